@@ -123,6 +123,8 @@ class StitchedMaps:
 
     def __getitem__(self, index: tuple[int, slice]) -> Array:
         level, rows = index
+        if not range(*rows.indices(self.shape[1])):
+            return np.zeros((0, *self.shape[2:]), np.float32)
         return np.stack(
             [
                 self.images.stitch(

@@ -37,7 +37,7 @@ def bootstrap_ranking_metrics(
     about 1e-3 of its own and the others by less.
 
     group_index: (N,) int, the group of each sample
-    draw_counts: (B, G) float64, how often each group is drawn
+    draw_counts: (B, G), how often each group is drawn
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
@@ -54,7 +54,7 @@ def bootstrap_ranking_metrics(
     edges = _bin_edges(pixels)
     total = np.zeros((3, len(draw_counts), len(edges)))
     for first, histograms in _group_histograms(pixels, group_index, draw_counts.shape[1], edges):
-        drawn = draw_counts[:, first : first + histograms.shape[1]]
+        drawn = draw_counts[:, first : first + histograms.shape[1]].astype(np.float64)
         for row, histogram in zip(total, histograms, strict=True):
             row += drawn @ histogram
     tied = np.append(edges[1:] == np.nextafter(edges[:-1], np.inf), True)  # the last is the maximum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import h5py
@@ -111,7 +112,7 @@ def test_an_external_sort_ranks_as_one_in_memory(
     cuts = [0, *np.sort(rng.integers(0, size, 3)).tolist(), size]
 
     def blocks() -> Any:
-        for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, last in pairwise(cuts):
             past = int(truth[:first].sum())
             own = truth[first:last]
             yield score[first:last], own, share[past : past + int(own.sum())]

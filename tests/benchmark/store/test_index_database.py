@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from adbench.benchmark.store import index_database
 from adbench.benchmark.store.artifact_store import Store
 from adbench.benchmark.store.index import StoreIndex
-from adbench.benchmark.store.index_database import FILE_NAME, read_entries
+from adbench.benchmark.store.index_database import FILE_NAME
 from adbench.benchmark.store.inventory import list_items
 from adbench.benchmark.store.partial_state import StoreWarning
 
@@ -116,26 +117,35 @@ def test_a_store_where_no_index_can_be_written_is_read_from_its_files(
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
 
 
-def _list_many(root: str, results: Any) -> None:
-    results.put([len(read_entries(Path(root))) for _ in range(5)])
-
-
 def test_several_processes_share_one_index(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    workers = [
-        context.Process(target=_list_many, args=(str(store.root), results)) for _ in range(3)
-    ]
-    for worker in workers:
-        worker.start()
-    counts = [results.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join()
-    assert counts == [[6] * 5] * 3
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from adbench.benchmark.store.index_database import read_entries\n"
+        "print([len(read_entries(Path(sys.argv[1]))) for _ in range(5)])"
+    )
+    command = [sys.executable, "-c", code, str(store.root)]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [worker.communicate()[0].strip() for worker in workers] == [str([6] * 5)] * 3
     with sqlite3.connect(store.root / FILE_NAME) as database:
         query = f"SELECT count(*) FROM artifacts_{index_database.VERSION}"
         assert database.execute(query).fetchone() == (6,)
     database.close()
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_a_sound_index(store: Store) -> None:
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from adbench.benchmark.store import index_database as index\n"
+        "original = index._read\n"
+        "index.COMMIT_EVERY, left = 2, [1] * 3\n"
+        "def read(folder):\n"
+        "    return original(folder) if left and left.pop() else os.kill(os.getpid(), 9)\n"
+        "index._read = read\n"
+        "index.read_entries(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(store.root)], check=False)
+    assert done.returncode == -9
+    assert len(listing(store)) == 6 and not any(item.damaged for item in list_items(store))
 
 
 def test_a_locked_index_is_read_and_not_waited_for_long(
