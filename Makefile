@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: env demo test lint lock picture clean
+.PHONY: env demo test lint docs boards lock picture clean
 
 env: .venv/.made
 
@@ -30,6 +30,13 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+docs: env # into docs/_build/html; a warning is an error, a link that leads nowhere too
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html docs docs/_build/html
+
+boards: env # results/boards; interrupted, it goes on. Photographs come with scikit-image, digits with npm
+	$(UV) pip install --python $(BIN)/python --quiet scikit-image
+	nice $(BIN)/python results/boards/build.py
+
 picture: env # docs/packages.svg, of docs/architecture.md
 	$(BIN)/python docs/draw_packages.py
 
@@ -38,7 +45,7 @@ lock: # after a change of the dependencies in pyproject.toml
 	echo opencv-python > $(BIN)/excluded # which adeval wants, and the headless one is as good
 	$(UV) pip compile --quiet --no-config --excludes $(BIN)/excluded --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
-	    pyproject.toml --extra dev -o requirements.lock
+	    pyproject.toml --extra dev --extra docs -o requirements.lock
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
+from ..engine.networks.diffusion_unet import build_unet, set_heads
 from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise, NoiseName
 from ..engine.noise.noise_config import MixedNoiseConfig
@@ -149,7 +149,7 @@ class AnoDDPM(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         widths, ndim = network.widths, len(spec.shape)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
 
         def noise_of(name: str, frequency: float) -> Noise:
             if name == "random":
@@ -167,7 +167,8 @@ class AnoDDPM(Method):
         split_into_heads(widths, quirks.eval_heads or network.heads, attend)  # or raise
         net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
             attention=attend, head_channels=split_into_heads(widths, network.heads, attend),
-            eps=1e-5, zero_attention=True)  # fmt: skip
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
         self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range,
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
         self.plan = training

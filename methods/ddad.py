@@ -41,7 +41,7 @@ from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.adapted import AdaptedFeatures
 from ..engine.features.pretrained import FeaturesName
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.diffusion_unet import build_unet
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise
@@ -73,6 +73,7 @@ from ..engine.sampling.step_noise import StepNoise
 from ..engine.sampling.target_mixing import TargetMixing
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
+from ..engine.training.weight_penalty import squared_norm
 from ..engine.transforms.blur import gaussian_blur
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -324,6 +325,7 @@ class DDAD(Method):
         quirks: DDADQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        self.batch_dependent = quirks.norm == "batch"
         stride, thresholds, smooth = sampling.stride, fusion.thresholds, fusion.smooth
         if stride < 1 or (thresholds is not None and min(thresholds) <= 0):
             raise ValueError(
@@ -332,7 +334,7 @@ class DDAD(Method):
         if smooth < 1 or smooth % 2 == 0:
             raise ValueError(f"smooth is odd, not {smooth}")
         widths = network.widths
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         fields = noise.build(z="t" if noise.z == "channel" else noise.z)
         self.noise = ChannelSharedNoise(fields) if noise.z == "channel" else fields
         attend = network.attention_levels(self.canvas.padded_shape)
@@ -340,7 +342,8 @@ class DDAD(Method):
         head_channels = network.head_channels or split_into_heads(widths, network.heads, attend)
         net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
             updown=network.updown, attention=attend, head_channels=head_channels,
-            eps=1e-5, zero_attention=True)  # fmt: skip
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
         self.dropout, linear_mix = (
             PerSampleDropout(net, network.dropout),
             sampling.conditioning == "linear_mix",
@@ -370,12 +373,11 @@ class DDAD(Method):
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner = self.canvas.forward(x)
-            with self.dropout.with_streams(rng):
+            with self.dropout.with_streams(rng, inner):
                 error = self.denoiser.loss(inner, rng, noise=self.noise) * inner[0].numel()
-            squares = sum(
-                (p.square().sum() for p in self.denoiser.parameters()), error.new_zeros(())
-            )
-            return error + self.penalty / 2 * squares
+            if not self.penalty:
+                return error
+            return error + self.penalty / 2 * squared_norm(self.denoiser.parameters())
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)

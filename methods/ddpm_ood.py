@@ -141,7 +141,9 @@ class DDPMOOD(Method):
             raise ValueError("perceptual is of images and volumes, spectral of signals")
         net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
         largest = None if size is None else min(size, max(spec.shape))
-        self.canvas = ResizePad(spec.shape, largest, side_divisor(net["widths"]), low=0.0)
+        self.canvas = ResizePad(
+            spec.shape, largest, side_divisor(net["widths"], network.fold or 1), low=0.0
+        )
         self.noise, self.network = (
             build_noise(noise),
             None if perceptual is None else perceptual_network(perceptual),

@@ -178,9 +178,8 @@ class DeCoDiff(Method):
             )
         if min(clips) <= 0:
             raise ValueError(f"differences are clipped above 0, not at {clips}")
-        widths = network.widths
         self.canvas = ResizePad(
-            spec.shape, size, side_divisor(codec.coder_widths) * side_divisor(widths)
+            spec.shape, size, side_divisor(codec.coder_widths) * network.side_divisor
         )
         self.codec = KL(
             (spec.channels, *self.canvas.padded_shape), latent_channels=codec.latent_channels,
@@ -218,7 +217,7 @@ class DeCoDiff(Method):
             def deviation(streams: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
                 return self.sample_deviation(z, bank, streams, level)
 
-            with self.dropout.with_streams(rng):
+            with self.dropout.with_streams(rng, z):
                 return self.denoiser.loss(z, rng, noise=deviation)
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")

@@ -299,6 +299,8 @@ def load_record(
 
 def _experiment(record: Mapping[str, Any], registry: Registry) -> Experiment:
     """The experiment that a record is of, at its chosen level alone."""
+    protocol = Protocol.from_dict(record["protocol"])
+    protocol.require_unscored_maps("a detector of new samples")
     return Experiment(
         method=registry.method(record["method"]["name"]),
         method_args=record["method"]["args"],
@@ -306,7 +308,7 @@ def _experiment(record: Mapping[str, Any], registry: Registry) -> Experiment:
         dataset_args=record["dataset"]["args"],
         seed=record["seed"],
         profile=record["profile"],
-        protocol=Protocol.from_dict(record["protocol"]),
+        protocol=protocol,
         levels=(record["level"]["chosen"],),
     )
 

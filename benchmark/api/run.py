@@ -51,10 +51,11 @@ class RunOptions(TypedDict, total=False):
     budget: int | None
     device: str
     dtype: str
-    compile: bool
+    compile: bool | str
     workers: int | None
     micro: int | None
     checkpoint_interval: float
+    skip_recorded: bool
     out: str | Path
     store: str | Path | None
     log: str | Sequence[str]

@@ -39,7 +39,7 @@ Measure = Annotated[
 
 PLANNED = [name for name in OPTIONS if name not in (
     "out", "executor", "slots", "timeout", "workers", "micro", "compile", "checkpoint_interval",
-    "log", "tensorboard", "address", "slurm", "detach",
+    "log", "tensorboard", "address", "slurm", "detach", "skip_recorded",
 )]  # fmt: skip
 """Those that `plan` takes too: the others change where and how fast, not what."""
 

@@ -28,6 +28,8 @@ from .protocol import (
     threshold_rank,
 )
 from .sample_results import SampleResults
+from .scorers import joins_levels, score_splits
+from .subgroups import subgroup_metrics
 
 MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""
@@ -80,6 +82,9 @@ def evaluate(
     levels = list(levels)
     if published not in levels:
         raise ValueError(f"the published level {published} is none of the levels given, {levels}")
+    calibration, val, test, levels, synthetic = score_splits(
+        protocol, calibration, val, test, levels, published, synthetic
+    )
     splits = EvaluationSplits(
         GroundTruth(calibration, protocol),
         GroundTruth(val, protocol),
@@ -92,6 +97,8 @@ def evaluate(
     if synthetic is not None:
         on_synthetic = _metrics_per_level(GroundTruth(synthetic, protocol), levels)
     rule, chosen = protocol.choose_level(on_val, on_test, levels, published, on_synthetic)
+    if joins_levels(protocol.scorer) and rule != "oracle":
+        rule = "all levels"
     oracle = best_level(on_test, protocol.selection_metric(on_val), levels)
     paper = levels.index(published)
     point = splits.operating_point(chosen)
@@ -124,6 +131,7 @@ def evaluate(
             for i, level in enumerate(levels)
         },
         "strata": _stratified_metrics(point.level_predictions, test.tags),
+        "metadata": subgroup_metrics(point),
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
         "reference": _reference_values(splits.test),

@@ -34,7 +34,8 @@ MASKS_AT_A_TIME = 64
 def load_predictions(split: Split, path: Path, scratch: Path | None = None) -> Predictions:
     """Read the predictions of a split, tiles stitched to whole images, with its ground truth.
 
-    Maps stay on disk until they are asked for; of more than MEMORY_PIXELS pixels masks do, too.
+    Maps stay on disk until they are asked for; of more than MEMORY_PIXELS pixels masks do, too,
+    unless boxes are the truth.
 
     split: what was predicted
     path: an HDF5 file with levels, and score, map, psnr and ssim, those that the method gave
@@ -64,6 +65,8 @@ def load_predictions(split: Split, path: Path, scratch: Path | None = None) -> P
         return assemble_predictions(samples_without_images(split), score, maps, **quality)
     samples, mask, roi = _masks_on_disk(split, maps.shape[2:], scratch)
     predictions = assemble_predictions(samples, score, maps, **quality)
+    if predictions.boxes is not None:
+        return assemble_predictions(samples_without_images(split), score, maps, **quality)
     images = TiledImages(samples)
     if images.tiled:
         mask, roi = (None if m is None else StitchedMasks(m, images) for m in (mask, roi))
@@ -130,7 +133,20 @@ def assemble_predictions(
         map=StitchedMaps(maps, images) if maps is not None and images.tiled else maps,
         psnr=None if psnr is None else images.mean(psnr),
         ssim=None if ssim is None else images.mean(ssim),
+        boxes=_boxes(samples),
     )
+
+
+def _boxes(samples: Sequence[Sample]) -> list[tuple[tuple[int, ...], ...]] | None:
+    """The boxes of every sample, or None where nobody drew any; of normal samples there are none.
+
+    Raises ValueError for tiles: a box may lie in several.
+    """
+    if not any(sample.boxes for sample in samples):
+        return None
+    if any(sample.tile is not None for sample in samples):
+        raise ValueError("boxes are of whole images, not of tiles: leave out tile=")
+    return [sample.boxes or () for sample in samples]
 
 
 def _stitch_tensors(images: TiledImages, tensors: list[Tensor | None]) -> Array | None:

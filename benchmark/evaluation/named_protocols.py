@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
+from ..registry.imports import did_you_mean
 from .protocol import THRESHOLD_RULES, Protocol, ProtocolError, unknown_value
 
 
@@ -148,7 +148,7 @@ def _check_rule(item: str) -> None:
     try:
         Protocol(threshold=item)
     except ProtocolError:
-        if get_close_matches(item, THRESHOLD_RULES, n=1) or re.match("healthy@|fixed:", item):
+        if did_you_mean(item, THRESHOLD_RULES) != "." or re.match("healthy@|fixed:", item):
             raise
         raise unknown_value("", item, [*NAMED_PROTOCOLS, *THRESHOLD_RULES]) from None
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .metrics.aupimo import aupimo
+from .metrics.boxes import RATES, BoxCounts, box_counts, pointing_game, recall_at_rate
 from .metrics.lesions import (
     detected_lesions,
     froc,
@@ -22,13 +23,21 @@ from .metrics.lesions import (
     size_unit,
 )
 from .metrics.per_sample import PER_SAMPLE_METRICS, per_sample_metrics
+from .metrics.per_series import per_series_metrics
 from .metrics.per_volume import (
     VOLUME_METRICS,
     best_volume_dice,
     healthy_volume_rates,
     per_volume_metrics,
 )
-from .metrics.ranking import Array, MetricValues, overlap_counts, pooled_overlap, ppv_at_sensitivity
+from .metrics.ranking import (
+    Array,
+    MetricValues,
+    PixelScores,
+    overlap_counts,
+    pooled_overlap,
+    ppv_at_sensitivity,
+)
 from .predictions import LevelPredictions
 from .sample_results import SampleResults
 from .statistics.bootstrap import (
@@ -95,6 +104,10 @@ class OperatingPoint:
             pixels above the threshold; lower is better
         pixel_aupimo: the mean of `aupimo` over abnormal samples; higher is better
         image_ppv95: `ppv_at_sensitivity` at 95 %; higher is better
+        pointing_game: where the truth is boxes, the mean of `pointing_game` over samples with any
+        box_recall_025, box_recall_1: likewise `recall_at_rate` at the RATES; higher is better
+        range_auc_roc, range_auc_pr, vus_roc, vus_pr, pa_f1_oracle, pa_f1_random: of signals alone,
+            the mean over groups (recordings) of `per_series_metrics`; higher is better
         """
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
         metrics: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
@@ -116,6 +129,9 @@ class OperatingPoint:
         metrics["image_ppv95"] = ppv_at_sensitivity(self.level_predictions.score, truth.label)
         for name, values in self._reconstruction_quality.items():
             metrics[name] = _exact_mean(values[~truth.label])
+        if self._box_counts is not None:
+            for name, values in self._box_recalls(np.ones((1, len(truth.label)))).items():
+                metrics[name] = None if np.isnan(values[0]) else float(values[0])
         return self.level_predictions.metrics() | metrics
 
     @cached_property
@@ -147,6 +163,40 @@ class OperatingPoint:
             },
         )
 
+    @cached_property
+    def _maps(self) -> Array:
+        """The post-processed maps, (N, *S); minus infinity outside of the regions of interest."""
+        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
+        assert truth.roi is not None and isinstance(pixels, PixelScores)
+        maps = np.full(truth.roi.shape, -np.inf, np.float32)
+        maps[truth.roi] = pixels.score
+        return maps
+
+    @cached_property
+    def _box_counts(self) -> BoxCounts | None:
+        truth = self.level_predictions.ground_truth
+        boxes = truth.predictions.boxes
+        if boxes is None or self.level_predictions.pixels is None or truth.roi is None:
+            return None
+        return box_counts(self._maps, truth.roi, boxes, truth.label)
+
+    def _box_recalls(self, weights: Array) -> dict[str, Array]:
+        """The recall of boxes at each rate, (B,), of samples that count `weights` (B, N) times."""
+        counts = self._box_counts
+        if counts is None:
+            return {}
+        detected, false = weights @ counts.detected, weights @ counts.false
+        boxes, normal = weights @ counts.boxes, weights @ counts.normal
+        return {
+            name: recall_at_rate(detected, false, boxes, normal, rate)
+            for name, rate in RATES.items()
+        }
+
+    @property
+    def overlaps(self) -> Array | None:
+        """Of each sample the pixels: all, abnormal, positive, both, (N, 4); None without any."""
+        return self._measured.overlaps
+
     @property
     def _detected_lesions(self) -> Array:
         """Which lesions are detected, (R,) bool."""
@@ -172,10 +222,17 @@ class OperatingPoint:
         groups, rates, overlaps = truth.predictions.groups, undefined, self._measured.overlaps
         if overlaps is not None:
             rates = healthy_volume_rates(groups, overlaps)
+        others: dict[str, Array] = {}
+        if truth.roi is not None and truth.roi.ndim == 2:
+            others = per_series_metrics(pixels, groups)
+        if truth.predictions.boxes is not None and truth.roi is not None:
+            samples = zip(self._maps, truth.roi, truth.predictions.boxes, strict=True)
+            others["pointing_game"] = np.array([pointing_game(*sample) for sample in samples])
         return {
             **per_volume_metrics(pixels, groups, overlaps),
             "healthy_volume_fp": rates,
             "pixel_aupimo": aupimo(pixels, truth.label),
+            **others,
         }
 
     @property
@@ -237,6 +294,8 @@ class OperatingPoint:
             defined = ~np.isnan(values)
             fixed = np.round(np.where(defined, values, 0.0) / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
             replicates[name] = _ratio(*resamples.sums(np.stack([fixed, defined], 1)).T)
+        if self._box_counts is not None:
+            replicates |= self._box_recalls(resamples.counts[:, resamples.group_index])
         return replicates
 
     def sample_results(self) -> SampleResults:

@@ -41,6 +41,7 @@ class Predictions:
     spacing: mm per step, or None
     score: (L, N) or None                        map: (L, N, *S) float32 or None; may be on disk,
                                                  for only [l, i:j] is ever read
+    boxes: of each sample, in place of masks; None where nobody drew boxes
     psnr, ssim: (L, N) of reconstructions of normal samples, NaN for others; None without any
     streamed: whether maps and masks are too many for memory: they are read in blocks, one level at
         a time, and masks and regions may be on disk. Every metric is the same
@@ -67,6 +68,7 @@ class Predictions:
     map: Any
     psnr: Array | None = None
     ssim: Array | None = None
+    boxes: list[tuple[tuple[int, ...], ...]] | None = None
     streamed: bool = False
     scratch: Path | None = None
 

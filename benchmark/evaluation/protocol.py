@@ -13,13 +13,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
 
+from ..registry.imports import did_you_mean
 from ..registry.setting_types import convert_fields
 from .metrics.connected_components import Array, filled_component_sizes, label_components
 from .metrics.ranking import MetricValues, Pixels
@@ -29,6 +29,7 @@ THRESHOLD_RULES = (
 )
 LevelRule = Literal["auto", "val", "pseudo", "published", "oracle"]
 SelectionMetric = Literal["auto", "pixel_ap", "image_auroc"]
+Scorer = Literal["none", "pvalue", "position-z", "levels-mean", "levels-max", "levels-mahalanobis"]
 REDUCERS = ("top2%", "top1%", "mean", "max", "method")
 POST_STEPS = (
     *("median5", "fill", "zero3", "erode3", "cross3", "components>=8"),
@@ -42,6 +43,12 @@ DEFAULT_BUDGET = 2**30
 """Pixels that are sorted at most: 4 GiB of scores."""
 
 
+NEWER_FIELDS = {
+    "budget": DEFAULT_BUDGET, "scorer": "none", "repeats": 1, "covariance": "diagonal",
+}  # fmt: skip
+"""Fields of the protocol that the first records do not have, with their defaults."""
+
+
 class ProtocolError(ValueError):
     """A bad protocol: one line, the value and what would do.
 
@@ -50,7 +57,7 @@ class ProtocolError(ValueError):
     ...     Protocol(reducer="top2")
     ... except ProtocolError as error:
     ...     print(error)
-    unknown protocol reducer 'top2': did you mean 'top2%'? one of top2%, top1%, mean, max, method
+    unknown protocol reducer 'top2'. Did you mean 'top2%'? It is one of top2%, ...
     """
 
     exit_code = 2
@@ -80,6 +87,12 @@ class Protocol:
         `volume-fill`, `volume-erode3` and `volume-components>=8` go through the stacked slices of
         a patient in three dimensions
     roi: evaluate within regions of interest only
+    scorer: what maps become before anything else, by what they are of calibration samples: `none`,
+        as they are; `pvalue`, `position-z`; `levels-mean`, `levels-max`, `levels-mahalanobis` of
+        all levels together (`scorers`)
+    repeats: how often a method predicts every sample; from 2 on a map is the Mahalanobis distance
+        of the sample from so many reconstructions, and maps are predicted anew
+    covariance: of these reconstructions, `diagonal` or `full`
     budget: pixels beyond which pixel metrics are read from bins and are off by 1e-3 at most,
         instead of sorted and exact
 
@@ -103,6 +116,9 @@ class Protocol:
     reducer: str = "top2%"
     post: Sequence[str] = ()
     roi: bool = True
+    scorer: Scorer = "none"
+    repeats: Annotated[int, Meta(ge=1, le=1000)] = 1
+    covariance: Literal["diagonal", "full"] = "diagonal"
     budget: Annotated[int, Meta(ge=1, le=2**62)] = DEFAULT_BUDGET
 
     def __post_init__(self) -> None:
@@ -110,6 +126,10 @@ class Protocol:
             convert_fields(self, "protocol: {}".format)
         except ValueError as error:
             raise ProtocolError(str(error)) from None
+        if self.covariance != "diagonal" and self.repeats == 1:
+            raise ProtocolError(
+                f"covariance={self.covariance} is of several reconstructions; set repeats=5 or so"
+            )
         threshold = self.threshold
         if match := re.fullmatch(r"healthy@([\d.]+)%", threshold):
             percent = _parse_number("threshold", threshold, match[1], 0, 100)
@@ -165,6 +185,18 @@ class Protocol:
             values["roi"] = values["roi"] == "yes"
         return cls(**values) if base is None else replace(base, **values)
 
+    def require_unscored_maps(self, action: str) -> None:
+        """Raise ProtocolError where maps are scored or repeated, which an action cannot do.
+
+        action: what is done, for the message
+        """
+        if self.scorer != "none" or self.repeats > 1:
+            setting = f"scorer={self.scorer}, repeats={self.repeats}"
+            raise ProtocolError(
+                f"{action} takes maps as a method gives them, and this protocol changes them first "
+                f"({setting}); use scorer=none and repeats=1"
+            )
+
     @property
     def id(self) -> str:
         """A short hash of the canonical form, 8 hex digits."""
@@ -174,12 +206,11 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         """The canonical form, as JSON values.
 
-        A budget nobody changed is left out: it is newer than the first records.
+        Those of NEWER_FIELDS that nobody changed are left out: the first records lack them.
         """
         values = asdict(self) | {"post": list(self.post)}
-        if self.budget == DEFAULT_BUDGET:
-            del values["budget"]
-        return values
+        unchanged = [name for name, default in NEWER_FIELDS.items() if values[name] == default]
+        return {key: value for key, value in values.items() if key not in unchanged}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
@@ -190,14 +221,20 @@ class Protocol:
     def describe(self) -> str:
         """The protocol in one sentence, for the leaderboard."""
         return (
-            ""
-            ""
-            f"{_LEVEL_TEXT[self.level]}"
+            f"{self._describe_repeats()}{_SCORER_TEXT[self.scorer]}{_LEVEL_TEXT[self.level]}"
             f"{_SELECTION_TEXT[self.select] if self.level != 'published' else ''}; "
             f"threshold {self._describe_threshold()}; image score {self._describe_reducer()}; "
             f"{' then '.join(self.post) or 'no post-processing'}; "
             f"{'within the region of interest' if self.roi else 'all pixels'}"
             f"{'' if self.budget == DEFAULT_BUDGET else f'; sorted up to {self.budget} pixels'}."
+        )
+
+    def _describe_repeats(self) -> str:
+        if self.repeats == 1:
+            return ""
+        return (
+            f"Mahalanobis distance of a sample from {self.repeats} reconstructions of it, "
+            f"{self.covariance} covariance. "
         )
 
     def _describe_threshold(self) -> str:
@@ -457,6 +494,14 @@ _LEVEL_TEXT = {
     "published": "The paper's level",
     "oracle": "Level chosen on TEST",
 }
+_SCORER_TEXT = {
+    "none": "",
+    "pvalue": "Maps as -log10 of p-values among healthy calibration pixels. ",
+    "position-z": "Maps in standard deviations of healthy calibration maps, by position. ",
+    "levels-mean": "Mean over levels of maps in standard deviations of healthy pixels. ",
+    "levels-max": "Maximum over levels of maps in standard deviations of healthy pixels. ",
+    "levels-mahalanobis": "Mahalanobis distance of the values at all levels from healthy ones. ",
+}
 _SELECTION_TEXT = {
     "auto": " by pixel AP, or image AUROC without masks",
     "pixel_ap": " by pixel AP",
@@ -506,9 +551,7 @@ def unknown_value(kind: str, value: str, choices: Sequence[str]) -> ProtocolErro
 
     >>> from adbench.benchmark.evaluation.protocol import unknown_value
     >>> print(unknown_value("reducer", "men", ["mean", "max"]))
-    unknown protocol reducer 'men': did you mean 'mean'? one of mean, max
+    unknown protocol reducer 'men'. Did you mean 'mean'? It is one of mean, max
     """
-    close = get_close_matches(value, choices, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    what = f"protocol {kind}".rstrip()
-    return ProtocolError(f"unknown {what} '{value}': {hint}one of {', '.join(choices)}")
+    hint, what = did_you_mean(value, choices, cutoff=0.4), f"protocol {kind}".rstrip()
+    return ProtocolError(f"unknown {what} {value!r}{hint} It is one of {', '.join(choices)}")

@@ -34,6 +34,8 @@ class Experiment:
     implicit_baseline: whether it is a baseline that nobody asked for: where it does not fit the
         data it is left out
     tuning: how its arguments were chosen, as the record has it; None where nobody tuned them
+    skip_recorded: whether an earlier record of the same inputs is taken as it is, so that nothing
+        is computed where the store has lost what it was made from
 
     >>> from adbench.benchmark.registry.registry import Registry
     >>> config = RunConfig(["dae"], ["phantom"], "tiny", seeds=(3,), baselines=False)
@@ -56,6 +58,7 @@ class Experiment:
     tuning: Mapping[str, Any] | None = None
     fraction: float = 100.0
     contamination: float = 0.0
+    skip_recorded: bool = False
 
     @property
     def name(self) -> str:
@@ -126,6 +129,7 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
                     implicit_baseline=method.name not in config.methods,
                     fraction=fraction,
                     contamination=contamination,
+                    skip_recorded=config.skip_recorded,
                 )
                 for seed in config.seeds
                 for fraction in config.fraction

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..store.atomic_files import atomic_write, file_sha256
 from .fit_predict import LogEvent
@@ -61,6 +62,16 @@ def write_result_files(
     atomic_write(out / samples, sample_results.read_bytes())
     paths = [out / samples, *draw(out / gallery)]
     return {path.relative_to(out).as_posix(): file_sha256(path) for path in paths}
+
+
+def intact_files(out: Path, record: Mapping[str, Any]) -> bool:
+    """Whether all files that a record names lie in the results folder as it says.
+
+    >>> intact_files(Path("no/such/folder"), {"files": {"samples/x.h5": "91aa"}})
+    False
+    """
+    files = record.get("files") or {}
+    return all(_digest(out / path) == digest for path, digest in files.items())
 
 
 def _digest(path: Path) -> str | None:

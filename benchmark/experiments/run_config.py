@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from ...engine.runtime.setting_types import Count, Level, Natural, NonNegative, Positive
+from ...engine.runtime.setting_types import (
+    CompileMode,
+    Count,
+    Level,
+    Natural,
+    NonNegative,
+    Positive,
+)
 from ..evaluation.named_protocols import parse_protocol
 from ..evaluation.protocol import Protocol
 from ..registry.setting_types import convert_fields
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 PROTOCOL_OPTIONS = {
     "threshold": "threshold", "level_rule": "level", "reducer": "reducer", "post": "post",
     "budget": "budget", "roi": "roi", "select": "select",
+    "scorer": "scorer", "repeats": "repeats", "covariance": "covariance",
 }  # fmt: skip
 """Options that are fields of the protocol, by the name of the field."""
 
@@ -30,6 +39,13 @@ ExecutorName = Literal["local", "inline", "ray", "slurm"]
 Fraction = Annotated[float, Meta(gt=0, le=100)]
 Contamination = Annotated[float, Meta(ge=0, lt=100)]
 Seed = Annotated[int, Meta(ge=0, le=2**31)]
+
+
+MAX_NUMBERS = 100_000
+"""Numbers of one option, such as seeds."""
+
+MAX_NESTING = 8
+"""Lists and mappings within each other in the value of a setting."""
 
 
 class OptionError(ValueError):
@@ -65,10 +81,14 @@ class RunConfig:
     protocol: how maps become scores and decisions
     device, dtype: `auto`, `cpu`, `cuda`, `cuda:1`; `auto`, `float32`, `tf32`,
         `bfloat16`
-    compile: torch.compile the networks
+    compile: when torch.compile makes the networks faster: `auto`, on a GPU, in the mode that fits
+        the input's size; `on`, on any device, in torch's default mode; `off`; `reduce-overhead`, on
+        a GPU by CUDA graphs. True and False stand for `on` and `off`
     workers: processes that read training samples ahead; None for what fits the device
     micro: rows of one forward and backward pass in training; None for a step's whole batch
     checkpoint_interval: seconds between two saves of an unfinished training
+    skip_recorded: leave an experiment alone whose record in `out` is intact and was made from the
+        same inputs, though the store has its checkpoint and maps no longer
     out, store: folders of records and pictures, and of checkpoints and maps (None: $ADBENCH_STORE)
     log: trackers, as a sequence or one text with commas: tensorboard, mlflow, wandb, or NAME=FOLDER
     tensorboard: a folder for training curves; the same as log="tensorboard=FOLDER"
@@ -103,10 +123,11 @@ class RunConfig:
     data: Path | None = None
     device: str = "auto"
     dtype: DtypeName = "auto"
-    compile: bool = False
+    compile: CompileMode = "auto"
     workers: Natural | None = None
     micro: Count | None = None
     checkpoint_interval: NonNegative = 20.0
+    skip_recorded: bool = False
     out: Path = Path("results")
     store: Path | None = None
     log: Sequence[str] = ()
@@ -150,6 +171,8 @@ class RunConfig:
                 value = options[name]
                 several = (value,) if isinstance(value, (str, Path)) else value
                 options[name] = tuple(map(kind, several))
+        if isinstance(options.get("compile"), bool):
+            options["compile"] = "on" if options["compile"] else "off"
         if "levels" in options:
             options["levels"] = tuple(parse_integers(options["levels"], "--levels", 1, 1000))
         for name in ("fraction", "contaminate"):
@@ -253,7 +276,13 @@ def parse_integers(
                         f"Did you mean {min(first, last)}:{max(first, last)}:{abs(step) or 1}?"
                     )
                 if first < low or last > high:
-                    raise OptionError(f"{option} takes numbers in {low}..{high}, not {part!r}")
+                    raise OptionError(
+                        f"{option} takes numbers in {low}..{high}, not {reprlib.repr(part)}"
+                    )
+                if (count := len(result) + (last - first) // step) >= MAX_NUMBERS:
+                    raise OptionError(
+                        f"{option} takes at most {MAX_NUMBERS} numbers; {part} makes {count + 1}"
+                    )
                 result += range(first, last + 1, step)
             else:
                 result.append(int(part))
@@ -261,10 +290,10 @@ def parse_integers(
         raise
     except ValueError:
         raise OptionError(
-            f"{option} takes numbers such as 1,2 or 50:500:50, not {value!r}"
+            f"{option} takes numbers such as 1,2 or 50:500:50, not {reprlib.repr(value)}"
         ) from None
     if not result or min(result) < low or max(result) > high:
-        raise OptionError(f"{option} takes numbers in {low}..{high}, not {value!r}")
+        raise OptionError(f"{option} takes numbers in {low}..{high}, not {reprlib.repr(value)}")
     return list(dict.fromkeys(result))
 
 
@@ -282,9 +311,12 @@ def parse_percents(value: str | float | Sequence[float], option: str) -> list[fl
     else:
         texts = [str(part) for part in value]
     try:
-        numbers = [float(text.strip().removesuffix("%")) for text in texts if text.strip()]
+        # + 0.0 makes 0 of -0
+        numbers = [float(text.strip().removesuffix("%")) + 0.0 for text in texts if text.strip()]
     except ValueError:
-        raise OptionError(f"{option} takes percents such as 10,30,100, not {value!r}") from None
+        raise OptionError(
+            f"{option} takes percents such as 10,30,100, not {reprlib.repr(value)}"
+        ) from None
     return list(dict.fromkeys(numbers))
 
 
@@ -293,19 +325,32 @@ def parse_settings(value: Mapping[str, Any] | Sequence[str]) -> dict[str, dict[s
 
     value: {"anoddpm": {"steps": 200}, "size": 64}, {"anoddpm.steps": 200}, or texts such as
         "anoddpm.steps=200" and "size=64", whose values are read as YAML
-    Raises OptionError on a text that is not of this form.
+    Raises OptionError on a text that is not of this form, and on an argument with two values.
 
     >>> parse_settings({"anoddpm.steps": 200, "size": 64})
     {'anoddpm': {'steps': 200}, '': {'size': 64}}
     """
     result: dict[str, dict[str, Any]] = {}
     for target, argument in _assignments(value):
-        if isinstance(argument, Mapping):
-            result.setdefault(target, {}).update(argument)
-            continue
+        if _nested_deeper(argument, MAX_NESTING):
+            raise OptionError(f"--set {target}: lists are nested too deeply, or within themselves")
         name, _, key = target.rpartition(".")
-        result.setdefault(name, {})[key] = argument
+        several = isinstance(argument, Mapping)
+        arguments = result.setdefault(target if several else name, {})
+        for inner_key, inner in argument.items() if several else [(key, argument)]:
+            if inner_key in arguments and arguments[inner_key] != inner:
+                first, second = reprlib.repr(arguments[inner_key]), reprlib.repr(inner)
+                raise OptionError(f"--set {target} has two values, {first} and {second}: give one")
+            arguments[inner_key] = inner
     return result
+
+
+def _nested_deeper(value: Any, depth: int) -> bool:
+    """Return whether lists and mappings lie in each other in more than `depth` levels."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        return False
+    parts = value.values() if isinstance(value, Mapping) else value
+    return depth == 0 or any(_nested_deeper(part, depth - 1) for part in parts)
 
 
 def _assignments(value: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
@@ -313,16 +358,24 @@ def _assignments(value: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, An
         return list(value.items())
     import yaml
 
+    from ..registry.yaml_lines import DuplicateKey, load_lined
+
     pairs: list[tuple[str, Any]] = []
     for text in [value] if isinstance(value, str) else value:
         target, equals, argument = text.partition("=")
         name, dot, key = target.rpartition(".")
         if not (equals and key and bool(name) == bool(dot)):
-            raise OptionError(f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {text!r}")
+            raise OptionError(
+                f"--set takes NAME.ARGUMENT=VALUE or ARGUMENT=VALUE, not {reprlib.repr(text)}"
+            )
+        if not argument.strip():
+            raise OptionError(f"--set {text}: there is no value; write null for none")
         try:
-            pairs.append((target, yaml.safe_load(argument)))
-        except yaml.YAMLError:
-            raise OptionError(f"--set {text!r}: the value is not YAML") from None
+            pairs.append((target, load_lined(argument)))
+        except DuplicateKey as error:
+            raise OptionError(f"--set {reprlib.repr(text)}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that is none
+            raise OptionError(f"--set {reprlib.repr(text)}: the value is not YAML") from None
     return pairs
 
 

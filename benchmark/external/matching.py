@@ -9,7 +9,6 @@ Letters: L levels, N samples, S one to three spatial axes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..evaluation.maps_file import create_maps
 from ..evaluation.tile_stitching import TiledImages, samples_without_images
 from ..experiments.record import SPLIT_NAMES
 from ..figures.gallery import gallery_samples
+from ..registry.imports import did_you_mean
 from .map_files import Array, ExternalResults, MapFile
 from .sample_grid import SampleGrid, split_slice_key
 from .score_table import ScoreRow
@@ -195,9 +195,8 @@ class MatchedResults:
         self._guesses += 1
         if self._guesses > MAX_GUESSES:
             return ""
-        names = sorted(self._keys)[:MAX_NAMES]
-        close = get_close_matches(key, names, n=1, cutoff=0.8)
-        return f" (did you mean {close[0]}?)" if close else ""
+        hint = did_you_mean(key, sorted(self._keys)[:MAX_NAMES], cutoff=0.8)
+        return "" if hint == "." else hint
 
 
 def _image_keys(samples: Sequence[Sample]) -> list[str]:

@@ -20,6 +20,7 @@ from .pairwise import worse_than
 from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
+from .subgroup_gaps import subgroup_notes
 from .text import number_text
 from .training_curves import training_curves
 from .tuning_text import tuning_notes
@@ -218,6 +219,7 @@ def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leader
     )
     notes = _notes(entries, metric, summaries)
     notes += training_curves(results, metric, METRIC_NAMES[metric])
+    notes += subgroup_notes(results, metric, METRIC_NAMES[metric])
     unknown = sum(verdict is None for verdict in worse.values())
     if unknown:
         notes.append(

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..registry.imports import did_you_mean
+from ..registry.yaml_lines import read_yaml_file
 from .records import Record, metric_value
 
 PUBLISHED_PATH = Path(__file__).with_name("published.yaml")
@@ -87,7 +86,7 @@ def read_published(path: Path = PUBLISHED_PATH) -> dict[str, Any]:
     >>> "ddad" in read_published()
     True
     """
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return read_yaml_file(path, own=path == PUBLISHED_PATH)
 
 
 def published_values(method: str, papers: Mapping[str, Any] | None = None) -> dict[str, str]:

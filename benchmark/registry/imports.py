@@ -87,15 +87,16 @@ def import_code(name: str) -> Any:
     return importlib.import_module(f"{package}.{path.stem}")
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return ". Did you mean …?" where one of the names is similar, else a full stop.
 
     name: what was asked for
     names: the valid ones
+    cutoff: how similar the two are at least, 0..1
 
     >>> did_you_mean("anodppm", ["anoddpm", "ddad"])
     ". Did you mean 'anoddpm'?"
     """
     folded = {key.casefold(): key for key in names if key != "*"}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
     return f". Did you mean {folded[near[0]]!r}?" if near else "."

@@ -174,7 +174,7 @@ class Registry:
                 self._add(Entry(point.name, package, path, origin, path, label=point.name))
 
     def _add_file(self, path: Path, origin: str, *, late: bool = False) -> None:
-        top = read_registry_file(path, origin)
+        top = read_registry_file(path, origin, own=path == REGISTRY_PATH)
         for package in PACKAGES:
             rows = check_mapping(top.get(package), f"{origin}: {package}")
             for name, row in rows.items():

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 
 from .entry import PACKAGES, Entry
 from .imports import did_you_mean
 from .lookup import RegistryError
 from .profile import Profile
 from .setting_types import convert_setting
-from .yaml_lines import DuplicateKey, load_lined
+from .yaml_lines import YAMLFileError, read_yaml_file
 
 PROFILE_KEYS = {"about", "levels", *PACKAGES}
 """Keys of a profile."""
@@ -37,10 +36,11 @@ ENTRY_TYPES = {"replace": bool, "baseline": bool, "batch_dependent": bool, "base
 """Types of an entry's optional keys."""
 
 
-def read_registry_file(path: Path, origin: str) -> dict[str, Any]:
+def read_registry_file(path: Path, origin: str, *, own: bool = False) -> dict[str, Any]:
     """Return the top level of a registry file: its methods, datasets, suites and profiles.
 
     origin: what errors call the file
+    own: it is adbench's own file, which is read faster
 
     Raises RegistryError on a file that cannot be read, is no YAML, or has other keys.
 
@@ -53,15 +53,9 @@ def read_registry_file(path: Path, origin: str) -> dict[str, Any]:
     {'mine': {'class': 'mine.py:Mine'}}
     """
     try:
-        raw = load_lined(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RegistryError(f"{origin}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise RegistryError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
-    except DuplicateKey as error:
-        raise RegistryError(f"{origin}: {error}") from error
-    except RecursionError:
-        raise RegistryError(f"{origin}: mappings and lists are nested too deeply") from None
+        raw = read_yaml_file(path, origin, own=own)
+    except YAMLFileError as error:
+        raise RegistryError(str(error)) from error
     return check_mapping(raw, f"{origin}: the file", {*PACKAGES, "profiles", "suites"})
 
 
@@ -202,6 +196,7 @@ def check_mapping(
 def line_of(mapping: Mapping[str, Any], key: str) -> str:
     """Return " (line N)" for a key of a mapping that was read from a file; else "".
 
+    >>> from adbench.benchmark.registry.yaml_lines import load_lined
     >>> line_of(load_lined("steps: 9"), "steps")
     ' (line 1)'
     """

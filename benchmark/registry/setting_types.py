@@ -49,6 +49,7 @@ def convert_setting(value: Any, annotation: Any) -> Any:
     if annotation in (inspect.Parameter.empty, Any):
         return value
     target, problem = _msgspec_type(annotation), None
+    value = _convert_leaves(value, _unsigned_zero)
     numbers = _convert_leaves(value, _parse_number)
     for candidate in (value, numbers, _convert_leaves(numbers, _whole_number)):
         try:
@@ -128,18 +129,22 @@ def convert_fields(instance: Any, describe: Callable[[str], str] = str) -> None:
         annotation, value = annotations[field.name].annotation, getattr(instance, field.name)
         example = field.default if isinstance(field.default, (int, float, str)) else None
         try:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError("not finite")
             if _is_config_class(annotation) and not isinstance(value, annotation):
                 raise ValueError("another type")  # msgspec would build one of a mapping
             plain = list(value) if isinstance(value, range) else _plain_number(value)
-            converted = convert_setting(plain, annotation)
+            converted = _finite(convert_setting(plain, annotation))
         except ValueError:
             reason = explain_refusal(value, annotation, example)
             raise ValueError(f"{describe(field.name)} is {reason}") from None
         if isinstance(value, (tuple, list)):
             converted = type(value)(converted)
         object.__setattr__(instance, field.name, converted)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not finite")
+    return value
 
 
 def _plain_number(value: Any) -> Any:
@@ -225,6 +230,11 @@ def _parse_number(value: Any) -> Any:
         except ValueError:
             continue
     return value
+
+
+def _unsigned_zero(value: Any) -> Any:
+    """0.0 for -0.0, which is the same setting and would have another cache key."""
+    return 0.0 if isinstance(value, float) and value == 0 else value
 
 
 def _whole_number(value: Any) -> Any:

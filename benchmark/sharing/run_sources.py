@@ -23,8 +23,9 @@ from ..store.artifact_store import Store
 from .study_file import check_study, read_study
 
 RUN_OPTIONS = frozenset(
-    ["device", "dtype", "compile", "workers", "micro", "checkpoint_interval", "out", "store",
-     "log", "tensorboard", "executor", "slots", "timeout", "address", "slurm", "detach", "registry"]
+    ["device", "dtype", "compile", "skip_recorded", "workers", "micro", "checkpoint_interval",
+     "out", "store", "log", "tensorboard", "executor", "slots", "timeout", "address", "slurm",
+     "detach", "registry"]
 )  # fmt: skip
 """Options that say how a run is computed, not what it computes."""
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from ..evaluation.named_protocols import parse_protocols
@@ -28,7 +27,7 @@ from ..experiments.run_config import OptionError, parse_settings
 from ..registry.imports import did_you_mean
 from ..registry.registry import Entry, Registry, RegistryError
 from ..registry.setting_types import convert_setting, explain_refusal
-from ..registry.yaml_lines import DuplicateKey, load_lined
+from ..registry.yaml_lines import YAMLFileError, read_yaml_file
 
 ENDINGS = (".yaml", ".yml", ".json")
 """How the name of a study file ends."""
@@ -71,7 +70,10 @@ STUDY_TYPES: dict[str, Any] = {
     "budget": Annotated[Count, Meta(description="Pixels that are sorted.")],
     "device": Annotated[str, Meta(description="auto, cpu, cuda, cuda:1.")],
     "dtype": Annotated[str, Meta(description="auto, float32, bfloat16.")],
-    "compile": Annotated[bool, Meta(description="torch.compile the networks.")],
+    "skip_recorded": Annotated[
+        bool, Meta(description="Leave alone what has a sound record of the same inputs in `out`.")
+    ],
+    "compile": Annotated[bool | str, Meta(description="auto, on, off, reduce-overhead.")],
     "workers": Annotated[int, Meta(ge=0, description="Processes that read samples ahead.")],
     "micro": Annotated[Count, Meta(description="Samples per forward and backward pass.")],
     "checkpoint_interval": Annotated[float, Meta(description="Seconds between two saves.")],
@@ -206,22 +208,9 @@ def study_schema(registry: Registry | None = None) -> dict[str, Any]:
 def _load(path: Path) -> Any:
     """The mapping of a file, with lines. Raises StudyError on a text that holds none."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StudyError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path} is no text in UTF-8: {error}") from error
-    try:
-        raw = load_lined(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StudyError(f"{path}, line {line}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    except DuplicateKey as error:
-        raise StudyError(f"{path}: {error}") from error
-    except RecursionError:
-        raise StudyError(f"{path}: mappings and lists are nested too deeply") from None
+        raw = read_yaml_file(path)
+    except YAMLFileError as error:
+        raise StudyError(str(error)) from error
     if not isinstance(raw, dict):
         raise StudyError(
             f"{path} holds no study: `name: value` lines such as methods, datasets and seeds"

@@ -4,7 +4,6 @@ out with a line, and the experiment goes on."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from ..experiments.fit_predict import LogEvent
 from ..experiments.matrix import Experiment
 from ..experiments.run_config import OptionError
 from ..leaderboard.records import Record
+from ..registry.imports import did_you_mean
 from .logger import Logger, parameters_of
 
 LOGGERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
@@ -38,14 +38,13 @@ class LoggerSpec(NamedTuple):
         'curves'
         >>> LoggerSpec.parse("mlfow")
         Traceback (most recent call last):
-        adbench.benchmark.experiments.run_config.OptionError: no tracker 'mlfow': did you mean \
+        adbench.benchmark.experiments.run_config.OptionError: no tracker 'mlfow'. Did you mean \
 'mlflow'? --log takes tensorboard, mlflow, wandb
         """
         name, _, folder = text.strip().partition("=")
         if name not in LOGGERS:
-            close = get_close_matches(name, LOGGERS, n=1)
-            hint = f" did you mean '{close[0]}'?" if close else ""
-            raise OptionError(f"no tracker {name!r}:{hint} --log takes {', '.join(LOGGERS)}")
+            hint = did_you_mean(name, LOGGERS)
+            raise OptionError(f"no tracker {name!r}{hint} --log takes {', '.join(LOGGERS)}")
         return cls(name, Path(folder) if folder else None)
 
 
@@ -55,7 +54,7 @@ def check_loggers(texts: Sequence[str]) -> None:
     >>> check_loggers(["tensorboard=curves"])
     >>> check_loggers(["tensorboards"])
     Traceback (most recent call last):
-    adbench.benchmark.experiments.run_config.OptionError: no tracker 'tensorboards': did you mean \
+    adbench.benchmark.experiments.run_config.OptionError: no tracker 'tensorboards'. Did you mean \
     'tensorboard'? --log takes tensorboard, mlflow, wandb
     """
     for text in texts:

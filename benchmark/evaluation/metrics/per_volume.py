@@ -53,7 +53,7 @@ def per_volume_metrics(
     volume_precision [0.5, nan, nan]
     """
     metrics = {name: np.full(len(pixels.counts), np.nan) for name in VOLUME_METRICS}
-    for members in _volumes(groups):
+    for members in samples_of_volumes(groups):
         first, volume = members[0], pixels.take(members)
         if not volume.truth.any():
             continue
@@ -86,7 +86,7 @@ def healthy_volume_rates(groups: Sequence[str], overlaps: Array) -> Array:
     [0.25, nan, nan]
     """
     rates = np.full(len(overlaps), np.nan)
-    for members in _volumes(groups):
+    for members in samples_of_volumes(groups):
         size, abnormal, called, _ = overlaps[members].sum(0).tolist()
         if size and not abnormal:
             rates[members[0]] = called / size
@@ -116,7 +116,7 @@ def best_volume_dice(pixels: Pixels, groups: Sequence[str]) -> tuple[float | Non
     if not candidates.size:
         return None, None
     total, volumes = np.zeros(candidates.size), 0
-    for members in _volumes(groups):
+    for members in samples_of_volumes(groups):
         volume = pixels.take(members)
         if not volume.truth.any():
             continue
@@ -129,9 +129,16 @@ def best_volume_dice(pixels: Pixels, groups: Sequence[str]) -> tuple[float | Non
     return float(total[best] / volumes), float(np.nextafter(candidates[best], -np.inf))
 
 
-def _volumes(groups: Sequence[str]) -> list[list[int]]:
+def samples_of_volumes(groups: Sequence[str]) -> list[list[int]]:
     """The samples of each volume; ordered by the names of groups, so that sums do not depend on
-    the order of samples."""
+    the order of samples.
+
+    groups: (N,) of each sample
+
+    >>> from adbench.benchmark.evaluation.metrics.per_volume import samples_of_volumes
+    >>> samples_of_volumes(["b", "a", "b"])
+    [[1], [0, 2]]
+    """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)

@@ -410,6 +410,62 @@ class PixelScores:
         )
 
 
+class SelectedPixels:
+    """The pixels of some of the samples of a `Pixels`, which are one themselves.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, SelectedPixels
+    >>> maps = np.arange(6.0).reshape(3, 2)
+    >>> pixels = SelectedPixels(PixelScores.from_maps(maps, maps > 3), np.array([1, 0, 1], bool))
+    >>> pixels.counts.tolist(), pixels.take([1]).score.tolist()
+    ([2, 2], [4.0, 5.0])
+    """
+
+    def __init__(self, pixels: Pixels, selected: Array) -> None:
+        """selected: (N,) bool"""
+        self._pixels, self._selected = pixels, np.asarray(selected, bool)
+        self._index = np.flatnonzero(selected).tolist()
+        self.counts = pixels.counts[self._selected]
+
+    def take(self, samples: Sequence[int]) -> PixelScores:
+        """Some of the selected samples, in this order."""
+        return self._pixels.take([self._index[i] for i in samples])
+
+    def blocks(self) -> Iterator[PixelScores]:
+        """The selected samples, some at a time."""
+        first = 0
+        for block in self._pixels.blocks():
+            last = first + len(block.counts)
+            chosen = np.flatnonzero(self._selected[first:last]).tolist()
+            if chosen:
+                yield block.take(chosen)
+            first = last
+
+    def ranking(self, selected: Array | None = None) -> RankingMetrics | None:
+        """The ranking of the pixels of all selected samples, or of some of these."""
+        return self._pixels.ranking(self._among(selected))
+
+    def order_statistics(
+        self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None
+    ) -> Array:
+        """The scores at some ranks of the pixels of that truth in the selected samples."""
+        return self._pixels.order_statistics(ranks, truth=truth, samples=self._among(samples))
+
+    def distinct_abnormal(self, most: int) -> Array:
+        """The distinct scores of abnormal pixels, ascending; `most` of more."""
+        parts = [np.unique(block.score[block.truth]) for block in self.blocks()]
+        distinct = np.unique(_concatenate(parts, np.dtype(np.float32)))
+        return distinct[evenly_spread(distinct.size, most)]
+
+    def _among(self, samples: Array | None) -> Array:
+        """Of samples among the selected ones, which of all they are."""
+        if samples is None:
+            return self._selected
+        chosen = np.zeros(len(self._selected), bool)
+        chosen[self._index] = samples
+        return chosen
+
+
 def _concatenate(parts: Sequence[Array], dtype: Any) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype), *parts])
 

@@ -34,6 +34,7 @@ from .tables import (
     seeds_table,
     strata_table,
 )
+from .training_chart import training_charts, training_table
 
 NO_IMAGES = SampleImages(ImageGrid([], []), [])
 MAX_ENTRIES = 12
@@ -190,6 +191,7 @@ def _build_section(
         tables=[
             ("Cost", cost_table(board, anchors)),
             ("Every figure", all_metrics_table(board, anchors)),
+            *([("Training data", training)] if (training := training_table(board)) else []),
         ]
         if done
         else [],
@@ -197,7 +199,7 @@ def _build_section(
         lesions=lesion_table(board) if done else None,
         froc=froc_chart(drawn),
         sweeps=sweep_charts(drawn),
-        pareto=cost_charts(drawn),
+        pareto=[*cost_charts(drawn), *training_charts(drawn)],
         images=_section_images(best, comparisons, folder / "pictures", left)
         if folder and has_charts
         else NO_IMAGES,

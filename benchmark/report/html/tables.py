@@ -23,7 +23,7 @@ from .chart import STYLES, letter
 
 MAIN_METRICS = (
     *("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30"),
-    *("pixel_dice", "pixel_dice_oracle"),
+    *("pixel_dice", "pixel_dice_oracle", "vus_pr"),
 )
 COST_TITLES = {
     "evaluations_per_image": "evals / image",

@@ -8,18 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from adbench.benchmark.cli.main import app
-from adbench.benchmark.cli.run_options import OPTIONS
-from adbench.benchmark.experiments.matrix import resolve_overrides
-from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.registry import Registry
 
-ROOT: Any = typer.main.get_command(app)
+from ...support.command_lines import ROOT, check_names, parse
+
 REGISTRY = Registry.read()
 
 QUICK = (
@@ -56,43 +52,6 @@ def examples(command: Any) -> list[list[str]]:
     ]
 
 
-def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
-    """The command of a command line, and the values of its parameters; raises click's errors."""
-    command, context, names = ROOT, click.Context(ROOT, info_name="adbench"), list[str]()
-    while hasattr(command, "commands"):
-        name, command, words = command.resolve_command(context, words)
-        names.append(name)
-        context = type(context)(command, parent=context, info_name=name)
-    return " ".join(names), command.make_context(names[-1], list(words)).params
-
-
-def check_names(command: str, values: dict[str, Any]) -> None:
-    """Raise the error of the command where a name or the text of a shared option is invalid."""
-    shared = command.startswith("data ") or command in ("run", "plan", "speed", "check")
-    options = {key: value for key, value in values.items() if shared and key in OPTIONS and value}
-    config = RunConfig.from_options(**options)
-    methods = [*config.methods, *(values.get("names") or [])]
-    methods += [values["method"]] if "method" in values else []
-    methods += [values["a"], values["b"]] if command == "compare" else []
-    datasets = [*config.datasets] if "datasets" in options else []
-    datasets += [values["dataset"]] if values.get("dataset") else []
-    if command.startswith("data "):
-        datasets.append(values["name"])
-    if command == "info":
-        REGISTRY.entry(values["name"])
-    for name in methods:
-        if not name.startswith("hub:"):  # which is fetched
-            REGISTRY.method(name)
-    for name in datasets:
-        REGISTRY.dataset(name)
-    if config.profile is not None:
-        REGISTRY.profile(config.profile)
-    if config.suite:
-        REGISTRY.suite(config.suite)
-    if config.settings:
-        resolve_overrides(config.settings, methods, datasets, REGISTRY)
-
-
 @pytest.mark.parametrize(("name", "command"), [*commands()])
 def test_every_help_text_has_examples_that_parse(name: str, command: Any) -> None:
     lines = examples(command)
@@ -100,7 +59,7 @@ def test_every_help_text_has_examples_that_parse(name: str, command: Any) -> Non
     parsed = [parse(words) for words in lines]
     assert not name or name in [command_name for command_name, _ in parsed]
     for command_name, values in parsed:
-        check_names(command_name, values)
+        check_names(command_name, values, REGISTRY)
 
 
 def test_the_examples_that_are_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_a_record_holds_what_the_report_reads_and_nothing_that_json_cannot_say()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == [
         *("level", "threshold", "metrics", "at_published", "at_oracle", "sweep", "strata"),
-        *("lesions", "pixel_error", "reference", "calibration", "counts"),
+        *("metadata", "lesions", "pixel_error", "reference", "calibration", "counts"),
     ]
     assert set(result["metrics"]) == {
         *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
@@ -367,14 +367,14 @@ def test_a_protocol_is_known_by_what_it_says():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("helthy@5%", "did you mean 'healthy@5%'"),
+        ("helthy@5%", "Did you mean 'healthy@5%'"),
         ("healthy@0%", "between 0 and 100"),
         ("fixed:abc", "no number: 'abc'"),
         ("level=vall", "Did you mean 'val'"),
-        ("levels=val", "did you mean 'level'"),
+        ("levels=val", "Did you mean 'level'"),
         ("reducer=top0%", "between 0 and 100"),
         ("post=median4", "odd"),
-        ("post=medain5", "did you mean 'median5'"),
+        ("post=medain5", "Did you mean 'median5'"),
         ("post=erode3,roi=no", "roi=yes"),
         ("roi=maybe", "yes, no"),
         ("val-dice,oracle", "twice"),

@@ -26,6 +26,7 @@ EVALUATED = (
     "threshold",
     "metrics",
     "strata",
+    "metadata",
     "lesions",
     "samples",
     "dataset",
@@ -216,7 +217,7 @@ def partly_calibrated(maps: Path) -> None:
     ("damage", "words"),
     [
         (lose, "test/00001 of test has no map"),
-        (add, "test/0001.npy is of no sample .* (did you mean test/00001?)"),
+        (add, "test/0001.npy is of no sample .* Did you mean 'test/00001'"),
         (crop, "test/00001.npy has the shape 16 x 15; the samples have 16 x 16"),
         (spoil, "test/00001.npy holds 256 values that are NaN or infinite"),
         (pickle, "test/00001.npy holds Python objects"),

@@ -279,7 +279,7 @@ def test_a_mistake_in_a_file_is_told_with_the_file(read: Read, text: str, expect
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(RegistryError, match=r"nowhere\.yaml: cannot be read"):
+    with pytest.raises(RegistryError, match=r"nowhere\.yaml cannot be read"):
         Registry.read(Path("nowhere.yaml"))
 
 

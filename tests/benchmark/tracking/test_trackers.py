@@ -183,7 +183,7 @@ def test_a_run_is_tracked_where_it_is_told(out: Path) -> None:
 def test_a_tracker_that_is_not_there_is_said_before_anything_runs(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(OptionError, match="no tracker 'wanb': did you mean 'wandb'"):
+    with pytest.raises(OptionError, match=r"no tracker 'wanb'\. Did you mean 'wandb'"):
         adbench.run("pca", "phantom", log="wanb", out=out / "run", progress=False)
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"pip install 'diffusion-adbench\[mlflow\]'"):
