@@ -16,7 +16,7 @@ from torch import Tensor
 from ...datasets.base import Sample
 from ..evaluation.hdf5_arrays import hdf5_dataset, read_array
 from ..evaluation.sample_results import SampleResults
-from ..evaluation.tile_stitching import TiledImages, samples_without_images
+from ..evaluation.tile_stitching import TiledImages, sample_metadata
 from .contact_sheet import THUMBNAIL_SIDE, choose_samples, thumbnail
 from .sample_sheet import DisplayedSample, write_sheet
 
@@ -43,7 +43,7 @@ def gallery_samples(split: Any) -> list[int]:
     >>> gallery_samples(split)
     [0, 2, 3]
     """
-    samples = samples_without_images(split)
+    samples = sample_metadata(split)
     wholes = TiledImages(samples)
     by_stratum: dict[str, int] = {}
     for whole, sample in enumerate(wholes.take_first(samples)):
@@ -88,7 +88,7 @@ def write_figures(
     >>> [path.name for path in paths]
     ['a.png', 'a.worst.png', 'a.contact.png']
     """
-    images = TiledImages(samples_without_images(split))
+    images = TiledImages(sample_metadata(split))
     title += f", level {level}" if level else ""
     with h5py.File(maps, "r") as file:
         _write_gallery(file, split, level, path, title)
