@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
-WIDTH, HEIGHT = 560, 300
+WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 34, 12, 44
 """Points, 72 in an inch: the size of a chart, and its margins."""
 
