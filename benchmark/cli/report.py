@@ -34,7 +34,7 @@ WATCH_INTERVAL = 5.0
 def report(
     out: RecordsFolder = Path("results"),
     figures: Annotated[
-        bool, typer.Option("--figures", help="Also draw all charts as SVG, PDF and PNG.")
+        bool, typer.Option("--figures", help="Also all charts and pictures as SVG, PDF, PNG.")
     ] = False,
     json: Json = False,
     traceback: Traceback = False,

@@ -105,7 +105,7 @@ def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
         ]
     notes = [
         "The interval of an entry is of its seed alone; differences between methods "
-        "(adbench compare A B) hold groups and seeds."
+        "(adbench compare A B) cover the choice of groups and of seeds."
     ]
     flips = _rank_flips(summaries)
     if flips:

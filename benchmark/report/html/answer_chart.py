@@ -20,7 +20,7 @@ from .chart import (
 
 MAX_LINES, NAME = 12, 28
 """Entries in the chart, the best ones; letters of a name."""
-WIDTH, SIDE, LINE, AXIS = 460, 220, 22, 44
+WIDTH, SIDE, LINE, AXIS = 430, 215, 22, 44
 """Points across; of them for names; of the height for each entry, and for the axis."""
 
 
@@ -34,8 +34,8 @@ def answer_chart(board: Leaderboard) -> Chart | None:
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.answer_chart import answer_chart
     >>> chart = answer_chart(example_leaderboard())
-    >>> chart.artist("A-value").get_xdata().tolist(), chart.artist("A-interval").get_xdata().tolist()
-    ([0.455], [0.405, 0.505])
+    >>> [chart.artist(f"A-{part}").get_xdata().tolist() for part in ("value", "interval")]
+    [[0.455], [0.405, 0.505]]
     """
     from matplotlib.figure import Figure
 
@@ -83,7 +83,7 @@ def answer_chart(board: Leaderboard) -> Chart | None:
             markeredgewidth=2,
         )
         chart.tooltips[gid] = tooltip
-        name = printable(board.done[k].name)
+        name = printable(board.done[k].name.replace(" (baseline)", ""))  # its mark is hollow
         short = name if len(name) <= NAME else name[: NAME - 1] + "…"
         axes.annotate(
             *(short, (0, row)),

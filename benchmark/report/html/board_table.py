@@ -1,4 +1,4 @@
-"""The table of a leaderboard: rank, method, main metrics with intervals, what was chosen, two costs.
+"""The table of a leaderboard: rank, method, main metrics with intervals, level, two costs.
 
 Columns that are rarely needed are hidden at first, so that the table fits a page; all are printed.
 """
@@ -93,8 +93,8 @@ def board_table(
         cells += [cost_cell(record, "train_steps")]
         lines.append(table_line(row, k, anchors, cells))
     return Table(
-        f"Sorted by {TITLES.get(board.metric, board.metric)}, best first; below each figure its 95 % "
-        "interval, drawn and written.",
+        f"Sorted by {TITLES.get(board.metric, board.metric)}, best first; below each figure its "
+        "95 % interval, drawn and written.",
         heads,
         lines,
     )

@@ -81,7 +81,8 @@ class Sheet:
 
     >>> from PIL import Image
     >>> from adbench.benchmark.report.html.images import Sheet
-    >>> sheet = Sheet("a", Image.new("L", (2, 1)), {"a": {"boxes": {"input": [0, 0, 2, 1]}}}, [], 0, 1)
+    >>> samples = {"a": {"boxes": {"input": [0, 0, 2, 1]}}}
+    >>> sheet = Sheet("a", Image.new("L", (2, 1)), samples, [], 0, 1)
     >>> sheet.tile("a", "input").size, sheet.tile("a", "truth")
     ((2, 1), None)
     """

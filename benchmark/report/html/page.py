@@ -102,6 +102,8 @@ class _Section:
 class Page(NamedTuple):
     """The HTML page, whole in itself, and its charts by the names of their files.
 
+    pictures: of each leaderboard that has some, with its names, by the id of its section
+
     >>> from adbench.benchmark.leaderboard.example_records import example_records
     >>> from adbench.benchmark.report.html.page import Page, build_page
     >>> page = build_page(example_records())
@@ -111,6 +113,7 @@ class Page(NamedTuple):
 
     html: str
     charts: dict[str, Chart]
+    pictures: dict[str, tuple[Leaderboard, SamplePictures]]
 
 
 def render_page(
@@ -202,7 +205,8 @@ def build_page(
         script=_read_asset(script),
         policy=_content_security_policy(style, script),
     )
-    return Page(html, charts)
+    pictures = {each.id: (each.board, each.pictures) for each in sections if each.pictures.cards}
+    return Page(html, charts, pictures)
 
 
 def _build_section(
@@ -290,8 +294,8 @@ def _folds(
 
 LEVEL_NOTE = (
     "Disc: the level that was chosen. Square: the level the paper uses. Diamond: the best level on "
-    "the test set (an optimistic upper bound; do not report it). Bars: 95 % intervals at the chosen "
-    "level."
+    "the test set (an optimistic upper bound; do not report it). Bars: 95 % intervals at the "
+    "chosen level."
 )
 SCORES_NOTE = "Abnormal samples above the line, normal ones below it, each as shares of their kind."
 

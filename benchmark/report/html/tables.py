@@ -327,7 +327,9 @@ def seeds_table(
         )
     caption = f"{TITLES[board.metric]} over seeds, of methods that were trained more than once."
     if verdicts:
-        caption += " Differences between their means hold groups and seeds, corrected by Holm."
+        caption += (
+            " Differences between means cover the choice of groups and of seeds, corrected by Holm."
+        )
     return Table(caption, heads, lines) if lines else None
 
 

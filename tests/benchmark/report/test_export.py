@@ -79,9 +79,9 @@ def test_titles_say_what_is_made_up_and_what_is_partial():
         [record("A", dataset__synthetic=True), record("A", partial=8), record("A")]
     )
     assert [board.title for board in built] == [
-        "brats",
-        "brats, SYNTHETIC data",
-        "brats, PARTIAL: at most 8 samples of each split, no result",
+        "BraTS",
+        "BraTS, synthetic",
+        "BraTS, trial run on at most 8 samples: do not quote",
     ]
 
 
@@ -130,7 +130,7 @@ def test_markdown_is_a_table_whatever_names_and_reasons_hold():
 def test_numbers_have_three_decimals_and_absence_is_a_dash():
     text = markdown(some())
     assert "| 1 | AnoDDPM | tiny | 0 | 250 val | 0.432 | 0.432 | 0.520 [0.470, 0.570] |" in text
-    assert "(0.432) | 700 | 0.690 | 20.000 | 3.800 |" in text
+    assert "(0.432) | 700 | 0.690 | 20 | 3.800 |" in text
     assert "| 2 | Healthy mean (baseline) | tiny | 0 | - |" in text
     holed = record("A")
     holed["metrics"]["pixel_dice"]["value"] = None

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from adbench.benchmark.report.export import write_report
-from adbench.benchmark.report.html.disagreements import score_ranks
 from adbench.benchmark.report.html.page import MAX_ENTRIES, build_page
+from adbench.benchmark.report.html.sample_choices import score_ranks
 from records import missing, record
 
 
