@@ -80,8 +80,8 @@ def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = Non
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> print(answer_text(example_leaderboard().done, "pixel_ap"))
     AnoDDPM has the highest pixel AP (0.455 [0.405, 0.505]); whether it is better than pDDPM, the
-    second best, is unknown: the results of single samples have no pixel AP; 250 network calls an
-    image; one seed. By image AUROC AnoDDPM is best too (0.900).
+    second best, is unknown: no resamples of pixel AP are stored; 250 network calls an image; one
+    seed. By image AUROC AnoDDPM is best too (0.900).
     """
     done = [entry for entry in entries if entry.record["status"] == "ok"]
     ranked = contenders(done, metric)
@@ -181,12 +181,12 @@ def paired_difference_of(
             [sample_results_of(entry.record, folder, [metric]) for entry in each.entries]
             for each in (a, b)
         )
+        missing = f"no resamples of {METRIC_NAMES.get(metric, metric)} are stored"
         if None in of_a or None in of_b:
-            return "the results of single samples are missing"
+            return missing
         whole_a, whole_b = ([r for r in results if r is not None] for results in (of_a, of_b))
         if any(metric not in results.replicates for results in (*whole_a, *whole_b)):
-            title = METRIC_NAMES.get(metric, metric)
-            return f"the results of single samples have no {title}"
+            return missing
         difference = compare_pair(whole_a, whole_b, metric)
     except (PairError, SampleResultsError):
         return "the results of single samples are damaged, or are of other samples"

@@ -121,7 +121,7 @@ class LeaderboardSet:
     >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
     >>> results = build_leaderboard_set(example_records())
     >>> [board.title for board in results.leaderboards], results.rankings
-    (['brats'], [])
+    (['BraTS'], [])
     """
 
     leaderboards: list[Leaderboard]

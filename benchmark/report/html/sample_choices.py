@@ -70,7 +70,7 @@ def sample_choices(
     all samples [0, 1, 2]
     abnormal samples [0, 1]
     normal samples [2]
-    largest disagreements [1, 2, 0]
+    largest disagreements [1, 0, 2]
     worst misses of A AnoDDPM [0, 1]
     worst misses of B pDDPM [1, 0]
     worst false alarms of A AnoDDPM [2]

@@ -109,7 +109,7 @@ def test_without_a_difference_the_answer_says_so(tmp_path: Path) -> None:
     assert "(mean 0.444 over 2 seeds, 0.432 to 0.455)" in board.answer
     assert board.answer.split(". By image")[0].endswith("2 seeds")
     (alike,) = build_leaderboards([*records[:1], records[4] | {"metrics": records[0]["metrics"]}])
-    assert "is unknown: the results of single samples" in alike.answer
+    assert "is unknown: no resamples of pixel AP are stored" in alike.answer
     (poor,) = build_leaderboards([record("A", 0.2), record("Mean", 0.4, method__baseline=True)])
     assert poor.answer.startswith(
         "No method is above the baselines: Mean has the highest pixel AP (0.400 [0.350, 0.450]), "
