@@ -140,7 +140,7 @@ def write_contact_sheet(
             share = np.clip(np.nan_to_num(values[i] / top, posinf=1.0), 0, 1)
             grey = np.where(inside, LOWEST + np.round(share * (HIGHEST - LOWEST)), OUTSIDE)
             tiles[f"map {level}"] = np.repeat(grey.astype("u1")[..., None], 3, -1)
-        high, wide = inside.shape
+        high, wide = sample.x.shape[1:]
         boxes = {name: [wide * k, height, wide, high] for k, name in enumerate(tiles)}
         facts.append(
             {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...leaderboard.columns import TITLES
 from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.records import metric_value
@@ -85,16 +87,12 @@ def answer_chart(board: Leaderboard) -> Chart | None:
         chart.tooltips[gid] = tooltip
         name = printable(board.done[k].name.replace(" (baseline)", ""))  # its mark is hollow
         short = name if len(name) <= NAME else name[: NAME - 1] + "…"
-        axes.annotate(
-            *(short, (0, row)),
-            **{"xytext": (-30, 0), "textcoords": "offset points", "annotation_clip": False},
-            **{"xycoords": axes.get_yaxis_transform(), "ha": "right", "va": "center"},
-            **{"color": FAINT if baseline else INK, "style": "italic" if baseline else "normal"},
-        )
-        axes.annotate(
-            *(letter(k), (0, row)),
-            **{"xytext": (-14, 0), "textcoords": "offset points", "annotation_clip": False},
-            **{"xycoords": axes.get_yaxis_transform(), "ha": "center", "va": "center"},
-            **{"color": colour, "weight": "bold"},
-        )
+        style: dict[str, Any] = {
+            **{"textcoords": "offset points", "va": "center", "annotation_clip": False},
+            "xycoords": axes.get_yaxis_transform(),
+        }
+        ink = {"color": FAINT, "style": "italic"} if baseline else {"color": INK}
+        axes.annotate(short, (0, row), xytext=(-30, 0), ha="right", **style, **ink)
+        style |= {"color": colour, "weight": "bold"}
+        axes.annotate(letter(k), (0, row), xytext=(-14, 0), ha="center", **style)
     return chart

@@ -91,9 +91,9 @@ def sample_choices(
     if disagreements:
         choices.append(SampleChoice("", "largest disagreements", disagreements))
     for label, name, sign in ((True, "worst misses", -1), (False, "worst false alarms", 1)):
-        for k, of_entry in ranks.items():
-            rows = [i for i, key in enumerate(keys) if labels.get(key) is label and key in of_entry]
-            rows.sort(key=lambda i: sign * of_entry[keys[i]])
+        for k, by_key in ranks.items():
+            rows = [i for i, key in enumerate(keys) if labels.get(key) is label and key in by_key]
+            rows.sort(key=lambda i: sign * by_key[keys[i]])
             title = f"{name} of {letter(k)} {entries[k].name}"
             choices += [SampleChoice(name.capitalize(), title, rows)] if rows else []
     by_tag: dict[tuple[str, str], list[int]] = {}

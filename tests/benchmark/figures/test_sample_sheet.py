@@ -232,7 +232,7 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
         for level, expected in ((100, 0.0), (250, value)):
             left, upper, *_ = sample["boxes"][f"map {level}"]
             share = min(expected / top, 1)
-            assert sheet[upper + 5, left + 5, 0] == LOWEST + round(share * (HIGHEST - LOWEST))
+            assert sheet[upper + 5, left + 5] == LOWEST + round(share * (HIGHEST - LOWEST))
     assert (prints["levels"], prints["chosen"], top) == ([100, 250], 250, 2.0)
     shown_ = json.loads(getattr(Image.open(tmp_path / "a.png"), "text", {})[LAYOUT])
     assert [row["key"] for row in shown_["rows"]] == ["n0"]

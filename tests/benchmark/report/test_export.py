@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from adbench.benchmark.leaderboard.example_records import example_records
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.records import ReportError, read_records
 from adbench.benchmark.report.export import write_report
@@ -180,6 +181,17 @@ def test_the_terminal_table_fits_and_always_shows_what_it_is_sorted_by(width, tm
         assert word in text
     assert ("No room for" in text) == (width < 180)
     assert "[0.470, 0.570]" in text
+
+
+def test_the_terminal_answers_first_and_has_what_matters_in_80_columns():
+    lines = printed(example_records(), 80).splitlines()
+    answer = build_leaderboards(example_records())[0].answer
+    assert lines[0] == "BraTS" and " ".join(lines[1:4]).split()[:8] == answer.split()[:8]
+    text = "\n".join(lines)
+    (row,) = [line for line in lines if line.split()[:2] == ["1", "AnoDDPM"]]
+    for word in ("0.455 [0.405, 0.505]", "250 val", "0.900", "250"):
+        assert word in row
+    assert text.index("Measured on") < text.index("Protocol abcd1234")
 
 
 def test_colour_is_never_all_that_tells(monkeypatch):
