@@ -98,7 +98,8 @@ def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = Non
             f"({_value_text(method, metric)})"
         )
     else:
-        first = f"{best.name} has the highest {title} ({_value_text(best, metric)})"
+        name = f"The baseline {best.name}" if best.baseline else best.name
+        first = f"{name} has the highest {title} ({_value_text(best, metric)})"
     parts = [first]
     rival, word = (baseline, "the baseline ") if baseline else (None, "")
     if rival is None and len(ranked) > 1:
@@ -137,14 +138,15 @@ def metric_cost(entry: Entry) -> float | None:
 
 def _value_text(method: Contender, metric: str) -> str:
     """A value with its interval, or the mean over seeds with its range."""
-    if len(method.entries) > 1:
-        values = [entry.value(metric) or 0.0 for entry in method.entries]
+    values = [entry.value(metric) or 0.0 for entry in method.entries]
+    if min(values) < max(values):
         text = f"mean {number_text(method.value)} over {len(values)} seeds"
         return f"{text}, {number_text(min(values))} to {number_text(max(values))}"
     record = method.entries[0].record
     low, high = (metric_value(record, metric, part) for part in ("low", "high"))
     interval = "" if low is None or high is None else f" [{number_text(low)}, {number_text(high)}]"
-    return number_text(method.value) + interval
+    seeds = f" in each of {len(values)} seeds" if len(values) > 1 else ""
+    return number_text(method.value) + interval + seeds
 
 
 def _calls_text(calls: float) -> str:

@@ -65,7 +65,8 @@ class SampleCard:
 class SamplePictures:
     """The pictures of a leaderboard.
 
-    cards: all samples that were kept      choices: orders and selections of these
+    cards: all samples that were kept, abnormal ones first
+    choices: orders and selections of these
     scales: of colours, by the index of the entry      levels: of all methods, in order
     whole: image files without single samples, of signals or of older runs
 
@@ -125,6 +126,7 @@ def sample_pictures(
                 about = f"{words} {entry.name}"
                 whole.append(EmbeddedImage(budget.inline(image[1], image[0]), image[0], about))
     keys = list(dict.fromkeys(key for sheet in sheets.values() for key in sheet.samples))
+    keys.sort(key=lambda key: not _first(sheets, key)["abnormal"])  # those with something to find
     ranks = {k: dict(zip(r.keys, score_ranks(r.score), strict=True)) for k, r in results.items()}
     images = _images(sheets, keys, budget)
     cards = [_card(key, sheets, images, ranks) for key in keys]

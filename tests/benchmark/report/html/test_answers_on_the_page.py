@@ -115,6 +115,10 @@ def test_without_a_difference_the_answer_says_so(tmp_path: Path) -> None:
         "No method is above the baselines: Mean has the highest pixel AP (0.400 [0.350, 0.450]), "
         "the best method A (0.200 [0.150, 0.250]); whether it is better than the baseline Mean"
     )
+    (only,) = build_leaderboards([record("Mean", method__baseline=True, seed=s) for s in (0, 1)])
+    assert only.answer.startswith(
+        "The baseline Mean has the highest pixel AP (0.500 [0.450, 0.550] in each of 2 seeds)"
+    )
     (trial,) = build_leaderboards([record("A", partial=8)])
     assert trial.answer.startswith("Trial run on at most 8 samples of each split: do not quote.")
     assert build_leaderboards([record("A", status="failed", reason="x")])[0].answer == ""
