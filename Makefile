@@ -35,7 +35,7 @@ lint: env
 	$(BIN)/basedpyright
 
 docs: env # into docs/_build/html; a warning is an error, a link that leads nowhere too
-	$(BIN)/python -m sphinx -q -n -W --keep-going -j auto -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html docs docs/_build/html
 
 boards: env # results/boards; interrupted, it goes on. Photographs come with scikit-image, digits with npm
 	$(UV) pip install --python $(BIN)/python --quiet scikit-image

@@ -31,7 +31,6 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
@@ -112,7 +111,7 @@ class AnoFPDM(Method):
         judged: Literal["curves", "map"] = "curves",
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         net = network.build(len(spec.shape), spec.channels, labels=2, updown=True,
             scale_shift=True, eps=1e-5, zero_attention=True)  # fmt: skip
         about = f"gaussian on {self.canvas}, labels"

@@ -73,6 +73,7 @@ from ..engine.sampling.step_noise import StepNoise
 from ..engine.sampling.target_mixing import TargetMixing
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
+from ..engine.training.weight_penalty import squared_norm
 from ..engine.transforms.blur import gaussian_blur
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -324,6 +325,7 @@ class DDAD(Method):
         quirks: DDADQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        self.batch_dependent = quirks.norm == "batch"
         stride, thresholds, smooth = sampling.stride, fusion.thresholds, fusion.smooth
         if stride < 1 or (thresholds is not None and min(thresholds) <= 0):
             raise ValueError(
@@ -371,12 +373,11 @@ class DDAD(Method):
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner = self.canvas.forward(x)
-            with self.dropout.with_streams(rng):
+            with self.dropout.with_streams(rng, inner):
                 error = self.denoiser.loss(inner, rng, noise=self.noise) * inner[0].numel()
-            squares = sum(
-                (p.square().sum() for p in self.denoiser.parameters()), error.new_zeros(())
-            )
-            return error + self.penalty / 2 * squares
+            if not self.penalty:
+                return error
+            return error + self.penalty / 2 * squared_norm(self.denoiser.parameters())
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)

@@ -217,7 +217,7 @@ class DeCoDiff(Method):
             def deviation(streams: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
                 return self.sample_deviation(z, bank, streams, level)
 
-            with self.dropout.with_streams(rng):
+            with self.dropout.with_streams(rng, z):
                 return self.denoiser.loss(z, rng, noise=deviation)
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")

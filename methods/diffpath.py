@@ -31,7 +31,6 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import Interrupted, TrainingContext
@@ -59,14 +58,14 @@ class DiffPath(Method):
 
     dropout: probability.
     sampling_steps: network calls of the inversion, at least 2.
-    components: numbers of normal distributions in the mixture that are tried.
+    mixture_sizes: numbers of normal distributions in the mixture that are tried.
     calibration: number of calibration samples at most.
 
     >>> from adbench.datasets.base import Spec
     >>> from adbench.engine.networks.unet_config import HeadsUNetConfig
     >>> from adbench.methods.diffpath import DiffPath
     >>> network = HeadsUNetConfig(8, (1, 2), 1, attention=(False, False), heads=1)
-    >>> method = DiffPath(Spec(1, (16, 16)), network=network, components=(1, 5))
+    >>> method = DiffPath(Spec(1, (16, 16)), network=network, mixture_sizes=(1, 5))
     >>> method.means.shape, method.chain.steps  # levels, components, statistics
     (torch.Size([4, 5, 6]), 10)
     """
@@ -83,10 +82,10 @@ class DiffPath(Method):
         size: Count | None = 32, network: HeadsUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, dropout: Decay = 0.3,
         training: Training = TRAINING, sampling_steps: Several = 10,
-        components: Many[Count] = (50, 100), calibration: Several = 10_000,
+        mixture_sizes: Many[Count] = (50, 100), calibration: Several = 10_000,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         net = network.build(len(spec.shape), spec.channels, out_channels=2 * spec.channels,
             scale_shift=True, eps=1e-5, zero_attention=True)  # fmt: skip
         self.denoiser = Denoiser(
@@ -95,8 +94,8 @@ class DiffPath(Method):
         )  # fmt: skip
         self.dropout = PerSampleDropout(net, dropout)
         self.plan, self.chain = training, SamplingConfig(sampling_steps)
-        self.components, self.calibration = tuple(components), calibration
-        lead, most = len(self.levels), max(components)
+        self.mixture_sizes, self.calibration = tuple(mixture_sizes), calibration
+        lead, most = len(self.levels), max(mixture_sizes)
         self.register_buffer("centre", torch.zeros(lead, STATISTICS).double())
         self.register_buffer("scale", torch.ones(lead, STATISTICS).double())
         self.register_buffer("weights", torch.zeros(lead, most).double())
@@ -110,10 +109,10 @@ class DiffPath(Method):
                 "DiffPath fits its mixture to calibration samples, at least 2; there "
                 f"are {len(calibration)}"
             )
-        if len(calibration) < min(self.components):
+        if len(calibration) < min(self.mixture_sizes):
             raise ValueError(
-                f"a mixture of {min(self.components)} components needs as many calibration samples "
-                f"at least; there are {len(calibration)}: give fewer `components`"
+                f"a mixture of {min(self.mixture_sizes)} needs as many calibration samples "
+                f"at least; there are {len(calibration)}: give smaller `mixture_sizes`"
             )
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
@@ -175,7 +174,7 @@ class DiffPath(Method):
             centre, scale = values.mean(0), values.std(0, correction=0)
             scale = torch.where(scale > 0, scale, 1.0)
             seed = int(Rng(["mixture"], context.seed).at(level).seeds(1).item() % 2**32)
-            mixture = select_mixture((values - centre) / scale, groups, self.components, seed)
+            mixture = select_mixture((values - centre) / scale, groups, self.mixture_sizes, seed)
             count = len(mixture.weights_)
             self.centre[index], self.scale[index] = centre, scale
             self.weights[index] = 0.0

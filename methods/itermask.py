@@ -31,7 +31,6 @@ from ..datasets.base import Spec, Split
 from ..engine.diffusion.cold import ColdDiffusion
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import linear_schedule
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.noise.noise import gaussian
@@ -103,7 +102,7 @@ class IterMask(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         axes, channels = len(spec.shape), spec.channels
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths), -3.0, 3.0)
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor, -3.0, 3.0)
         options = {"updown": True, "scale_shift": True, "eps": 1e-5, "zero_attention": True}
         about = f"radius {radius:g} on {self.canvas}"
 

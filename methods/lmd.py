@@ -27,7 +27,6 @@ from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.pretrained import FeaturesName, build_perceptual
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
@@ -78,7 +77,7 @@ class LMD(Method):
         features: FeaturesName | None = "effperc",
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         self.perceptual = None if features is None else build_perceptual(features)
         about = f"gaussian on {self.canvas}"
         if self.perceptual is not None:

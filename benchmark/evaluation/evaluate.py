@@ -28,7 +28,8 @@ from .protocol import (
     threshold_exceeded_by,
 )
 from .sample_results import SampleResults
-from .scorers import score_splits
+from .scorers import joins_levels, score_splits
+from .subgroups import subgroup_metrics
 
 MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""
@@ -96,6 +97,8 @@ def evaluate(
     if synthetic is not None:
         on_synthetic = _metrics_per_level(GroundTruth(synthetic, protocol), levels)
     rule, chosen = protocol.choose_level(on_val, on_test, levels, published, on_synthetic)
+    if joins_levels(protocol.scorer) and rule != "oracle":
+        rule = "all levels"
     oracle = best_level(on_test, protocol.selection_metric(on_val), levels)
     paper = levels.index(published)
     points = {i: splits.operating_point(i) for i in sorted({chosen, paper, oracle})}
@@ -126,6 +129,7 @@ def evaluate(
             for i, level in enumerate(levels)
         },
         "strata": _stratified_metrics(point.level_predictions, test.tags),
+        "metadata": subgroup_metrics(point),
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
         "reference": _reference_values(splits.test),

@@ -85,7 +85,20 @@ def assemble_predictions(
         map=StitchedMaps(maps, images) if maps is not None and images.tiled else maps,
         psnr=None if psnr is None else images.mean(psnr),
         ssim=None if ssim is None else images.mean(ssim),
+        boxes=_boxes(samples),
     )
+
+
+def _boxes(samples: Sequence[Sample]) -> list[tuple[tuple[int, ...], ...]] | None:
+    """The boxes of every sample, or None where nobody drew any; of normal samples there are none.
+
+    Raises ValueError for tiles: a box may lie in several.
+    """
+    if not any(sample.boxes for sample in samples):
+        return None
+    if any(sample.tile is not None for sample in samples):
+        raise ValueError("boxes are of whole images, not of tiles: leave out tile=")
+    return [sample.boxes or () for sample in samples]
 
 
 def _stitch_tensors(images: TiledImages, tensors: list[Tensor | None]) -> Array | None:

@@ -6,6 +6,7 @@ Letters: N samples, P pixels within the regions of interest, R lesions, B replic
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .metrics.aupimo import aupimo
+from .metrics.boxes import RATES, BoxCounts, box_counts, pointing_game, recall_at_rate
 from .metrics.lesions import (
     detected_lesions,
     froc,
@@ -22,6 +24,7 @@ from .metrics.lesions import (
     size_unit,
 )
 from .metrics.per_sample import PER_SAMPLE_METRICS, per_sample_metrics
+from .metrics.per_series import per_series_metrics
 from .metrics.per_volume import (
     VOLUME_METRICS,
     best_volume_dice,
@@ -99,6 +102,10 @@ class OperatingPoint:
             pixels above the threshold; lower is better
         pixel_aupimo: the mean of `aupimo` over abnormal samples; higher is better
         image_ppv95: `ppv_at_sensitivity` at 95 %; higher is better
+        pointing_game: where the truth is boxes, the mean of `pointing_game` over samples with any
+        box_recall_025, box_recall_1: likewise `recall_at_rate` at the RATES; higher is better
+        range_auc_roc, range_auc_pr, vus_roc, vus_pr, pa_f1_oracle, pa_f1_random: of signals alone,
+            the mean over groups (recordings) of `per_series_metrics`; higher is better
         """
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
         metrics: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
@@ -119,7 +126,44 @@ class OperatingPoint:
         metrics["image_ppv95"] = ppv_at_sensitivity(self.level_predictions.score, truth.label)
         for name, values in self._reconstruction_quality.items():
             metrics[name] = _exact_mean(values[~truth.label])
+        if self._box_counts is not None:
+            for name, values in self._box_recalls(_total).items():
+                metrics[name] = None if np.isnan(values[0]) else float(values[0])
         return self.level_predictions.metrics() | metrics
+
+    def _maps(self) -> Iterator[Array]:
+        """The post-processed map of each sample, (*S); minus infinity outside of its region of
+        interest."""
+        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
+        assert truth.roi is not None and pixels is not None
+        ends = np.cumsum(pixels.counts).tolist()
+        for roi, count, end in zip(truth.roi, pixels.counts.tolist(), ends, strict=True):
+            sample = np.full(roi.shape, -np.inf, np.float32)
+            sample[roi] = pixels.score[end - count : end]
+            yield sample
+
+    @cached_property
+    def _box_counts(self) -> BoxCounts | None:
+        truth = self.level_predictions.ground_truth
+        boxes = truth.predictions.boxes
+        if boxes is None or self.level_predictions.pixels is None or truth.roi is None:
+            return None
+        return box_counts(self._maps(), truth.roi, boxes, truth.label)
+
+    def _box_recalls(self, total: Callable[[Array], Array]) -> dict[str, Array]:
+        """The recall of boxes at each rate, (B,).
+
+        total: sums values of samples (N, K) to (B, K)
+        """
+        counts = self._box_counts
+        if counts is None:
+            return {}
+        detected, false = total(counts.detected), total(counts.false)
+        boxes, normal = total(np.stack([counts.boxes, counts.normal], 1)).T
+        return {
+            name: recall_at_rate(detected, false, boxes, normal, rate)
+            for name, rate in RATES.items()
+        }
 
     @cached_property
     def _detected_lesions(self) -> Array:
@@ -154,12 +198,19 @@ class OperatingPoint:
         if pixels is None:
             return dict.fromkeys(names, undefined)
         groups, rates = truth.predictions.groups, undefined
+        others: dict[str, Array] = {}
+        if truth.roi is not None and truth.roi.ndim == 2:
+            others = per_series_metrics(pixels, groups)
+        if truth.predictions.boxes is not None and truth.roi is not None:
+            samples = zip(self._maps(), truth.roi, truth.predictions.boxes, strict=True)
+            others["pointing_game"] = np.array([pointing_game(*sample) for sample in samples])
         if self.positive is not None:
             rates = healthy_volume_rates(pixels, groups, self.positive)
         return {
             **per_volume_metrics(pixels, groups, self.positive),
             "healthy_volume_fp": rates,
             "pixel_aupimo": aupimo(pixels, truth.label),
+            **others,
         }
 
     @property
@@ -225,6 +276,8 @@ class OperatingPoint:
             defined = ~np.isnan(values)
             fixed = np.round(np.where(defined, values, 0.0) / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
             replicates[name] = _ratio(*resamples.sums(np.stack([fixed, defined], 1)).T)
+        if self._box_counts is not None:
+            replicates |= self._box_recalls(resamples.sums)
         return replicates
 
     def sample_results(self) -> SampleResults:
@@ -269,6 +322,10 @@ def confidence_intervals(results: SampleResults) -> dict[str, tuple[float, float
         for name, values in results.replicates.items()
     }
     return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
+def _total(values: Array) -> Array:
+    return values.sum(0, keepdims=True)
 
 
 def _exact_mean(values: Array) -> float | None:

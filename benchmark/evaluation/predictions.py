@@ -30,6 +30,7 @@ class Predictions:
     mask, roi: (N, *S) bool or None              spacing: mm per step, or None
     score: (L, N) or None                        map: (L, N, *S) float32 or None; may be on disk,
                                                  for only [l, i:j] is ever read
+    boxes: of each sample, in place of masks; None where nobody drew boxes
     psnr, ssim: (L, N) of reconstructions of normal samples, NaN for others; None without any
 
     >>> import numpy as np
@@ -53,6 +54,7 @@ class Predictions:
     map: Any
     psnr: Array | None = None
     ssim: Array | None = None
+    boxes: list[tuple[tuple[int, ...], ...]] | None = None
 
 
 class GroundTruth:

@@ -35,8 +35,11 @@ from .protocol import Protocol, ProtocolError
 POSITION_PRIOR = 10
 """`position-z`: as many samples as the variance of all positions counts at each position."""
 
-Transform = Callable[[Array], Array]
-"""Maps of some samples, (L, n, *S) float64, or scores (L, n) -> (K, n, *S) or (K, n)."""
+EVERY_LEVEL = slice(None)
+
+Transform = Callable[[Array, slice], Array]
+"""(maps of some samples at some levels, (l, n, *S) float64, or scores (l, n); which of the L levels
+they are) -> (l, n, *S) or (l, n), or of one map in place of all levels."""
 
 
 class ScoredSplits(NamedTuple):
@@ -47,16 +50,10 @@ class ScoredSplits(NamedTuple):
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.predictions import Predictions
-    >>> from adbench.benchmark.evaluation.protocol import Protocol
-    >>> from adbench.benchmark.evaluation.scorers import score_splits
-    >>> def split(values):
-    ...     keys = [str(i) for i in range(len(values[0]))]
-    ...     return Predictions(keys, keys, np.zeros(len(keys), bool), None, None, None,
-    ...                        [{} for _ in keys], np.array(values), None)
-    >>> normal, test = split([[0.0, 2.0], [0.0, 20.0]]), split([[3.0], [10.0]])
-    >>> scored = score_splits(Protocol(scorer="levels-max"), normal, test, test, [100, 250], 100)
-    >>> scored.test.score.tolist(), scored.levels  # 2 and 0 standard deviations above the mean
-    ([[2.0]], [100])
+    >>> from adbench.benchmark.evaluation.scorers import ScoredSplits
+    >>> empty = Predictions([], [], np.zeros(0, bool), None, None, None, [], None, None)
+    >>> ScoredSplits(empty, empty, empty, levels=[250], synthetic=None).levels
+    [250]
     """
 
     calibration: Predictions
@@ -83,7 +80,18 @@ def score_splits(
 
     Raises ProtocolError where there are no calibration samples to score by.
 
-    >>> from adbench.benchmark.evaluation.scorers import ScoredSplits  # has an example
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> from adbench.benchmark.evaluation.scorers import score_splits
+    >>> def split(values):
+    ...     keys = [str(i) for i in range(len(values[0]))]
+    ...     return Predictions(keys, keys, np.zeros(len(keys), bool), None, None, None,
+    ...                        [{} for _ in keys], np.array(values), None)
+    >>> normal, test = split([[0.0, 2.0], [0.0, 20.0]]), split([[3.0], [10.0]])
+    >>> scored = score_splits(Protocol(scorer="levels-max"), normal, test, test, [100, 250], 100)
+    >>> scored.test.score.tolist(), scored.levels  # 2 and 0 standard deviations above the mean
+    ([[2.0]], [100])
     """
     if protocol.scorer == "none":
         return ScoredSplits(calibration, val, test, list(levels), synthetic)
@@ -102,12 +110,12 @@ def score_splits(
     def scored(predictions: Predictions) -> Predictions:
         maps, score = predictions.map, predictions.score
         if maps is not None and of_map is not None:
-            maps = ScoredMaps(maps, of_map, _joins_levels(protocol.scorer))
+            maps = ScoredMaps(maps, of_map, joins_levels(protocol.scorer))
         if score is not None and of_score is not None:
-            score = of_score(np.asarray(score, np.float64))
+            score = of_score(np.asarray(score, np.float64), EVERY_LEVEL)
         return replace(predictions, map=maps, score=score)
 
-    kept = [published] if _joins_levels(protocol.scorer) else list(levels)
+    kept = [published] if joins_levels(protocol.scorer) else list(levels)
     more = None if synthetic is None else scored(synthetic)
     return ScoredSplits(scored(calibration), scored(val), scored(test), kept, more)
 
@@ -121,7 +129,8 @@ class ScoredMaps:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.scorers import ScoredMaps
-    >>> maps = ScoredMaps(np.ones((2, 5, 4)), lambda part: part.sum(0, keepdims=True), True)
+    >>> sum_of_levels = lambda part, levels: part.sum(0, keepdims=True)
+    >>> maps = ScoredMaps(np.ones((2, 5, 4)), sum_of_levels, joins_levels=True)
     >>> maps.shape, maps[0, 1:3].tolist()[0]
     ((1, 5, 4), [2.0, 2.0, 2.0, 2.0])
     """
@@ -137,11 +146,20 @@ class ScoredMaps:
 
     def __getitem__(self, index: tuple[int, slice]) -> Array:
         level, rows = index
+        if not self.joins_levels:
+            part = np.asarray(self.maps[level, rows], np.float64)
+            return self.transform(part[None], slice(level, level + 1))[0].astype(np.float32)
         parts = [np.asarray(self.maps[k, rows], np.float64) for k in range(self.maps.shape[0])]
-        return self.transform(np.stack(parts))[level].astype(np.float32)
+        return self.transform(np.stack(parts), EVERY_LEVEL)[level].astype(np.float32)
 
 
-def _joins_levels(scorer: str) -> bool:
+def joins_levels(scorer: str) -> bool:
+    """Return whether a scorer leaves one map of all noise levels.
+
+    >>> from adbench.benchmark.evaluation.scorers import joins_levels
+    >>> joins_levels("levels-max"), joins_levels("pvalue")
+    (True, False)
+    """
     return scorer in ("levels-mean", "levels-max", "levels-mahalanobis")
 
 
@@ -194,30 +212,30 @@ def _fit(scorer: str, reader: _MapReader | _ScoreReader) -> Transform:
             Calibration.from_pixels(reader.samples_at(level), reader.groups)
             for level in range(reader.levels)
         ]
-        return lambda part: np.stack(
-            [-np.log10(c.p_values(m)) for c, m in zip(by_level, part, strict=True)]
+        return lambda part, levels: np.stack(
+            [-np.log10(c.p_values(m)) for c, m in zip(by_level[levels], part, strict=True)]
         )
     if scorer == "position-z":
         return _position_z(reader)
     mean, covariance = _moments(reader)  # (L,), (L, L)
     deviation = np.sqrt(np.maximum(covariance.diagonal(), 1e-24))
 
-    def z(part: Array) -> Array:
+    def z(part: Array, levels: slice) -> Array:
         view = (-1, *[1] * (part.ndim - 1))
-        return (part - mean.reshape(view)) / deviation.reshape(view)
+        return (part - mean[levels].reshape(view)) / deviation[levels].reshape(view)
 
     if scorer == "levels-z":
         return z
     if scorer == "levels-mean":
-        return lambda part: z(part).mean(0, keepdims=True)
+        return lambda part, levels: z(part, levels).mean(0, keepdims=True)
     if scorer == "levels-max":
-        return lambda part: z(part).max(0, keepdims=True)
+        return lambda part, levels: z(part, levels).max(0, keepdims=True)
     # the correlation's pseudo-inverse: levels that say the same count once
     correlation = covariance / deviation[:, None] / deviation
     precision = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
 
-    def distance(part: Array) -> Array:
-        away = z(part)
+    def distance(part: Array, levels: slice) -> Array:
+        away = z(part, levels)
         square = np.einsum("l...,lk,k...->...", away, precision, away)
         return np.sqrt(np.maximum(square, 0))[None]
 
@@ -263,4 +281,4 @@ def _position_z(reader: _MapReader | _ScoreReader) -> Transform:
     seen = count > 0
     middle = (total * seen).sum(axis=flat) / np.maximum(count.sum(), 1)
     mean = np.where(seen, mean, middle.reshape(pooled.shape))
-    return lambda part: (part - mean[:, None]) / deviation[:, None]
+    return lambda part, levels: (part - mean[levels, None]) / deviation[levels, None]

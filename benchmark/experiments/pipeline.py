@@ -28,7 +28,7 @@ from .fit_predict import LogEvent, fit, load_method, predict, predict_remaining_
 from .imported_weights import load_imported_weights
 from .matrix import PREDICTED_SPLITS, Experiment
 from .record import artifact_fields, record_header
-from .repeated_detection import RepeatedDetection
+from .repeated_detection import repeat_detection
 from .resolve import ResolvedExperiment, resolve
 from .result_files import intact_files, write_result_files
 from .shared_stages import SharedStageCache
@@ -253,10 +253,7 @@ def _load_predictor(
 ) -> Method:
     """The fitted method, or one that asks it as often as the protocol says."""
     method = load_method(resolved.build_method(), weights, context)
-    protocol = resolved.experiment.protocol
-    if protocol.repeats == 1:
-        return method
-    return RepeatedDetection(method, protocol.repeats, protocol.covariance).eval()
+    return repeat_detection(method, resolved.experiment.protocol)
 
 
 def _gallery(name: str, split: Split) -> Sequence[int]:

@@ -20,9 +20,28 @@ from ...datasets.base import Split
 from ...engine.runtime.context import TrainingContext
 from ...engine.runtime.rng import Rng
 from ...methods.base import Detection, Method
+from ..evaluation.protocol import Protocol
 
 SHRINKAGE = 0.5
 """How much of the covariance is that of independent values of equal variance."""
+
+
+def repeat_detection(method: Method, protocol: Protocol) -> Method:
+    """Return a fitted method, or one that asks it as often as the protocol says.
+
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> from adbench.benchmark.experiments.repeated_detection import repeat_detection
+    >>> from adbench.datasets.base import Spec
+    >>> from adbench.methods.intensity import Intensity
+    >>> method = Intensity(Spec(1, (8,)))
+    >>> repeat_detection(method, Protocol()) is method
+    True
+    >>> repeat_detection(method, Protocol(repeats=5)).repeats
+    5
+    """
+    if protocol.repeats == 1:
+        return method
+    return RepeatedDetection(method, protocol.repeats, protocol.covariance).eval()
 
 
 class RepeatedDetection(Method):
@@ -54,7 +73,7 @@ class RepeatedDetection(Method):
     ...         return Detection.from_map((drawn - x).abs().sum(2), drawn)
     >>> method = RepeatedDetection(Noise(Spec(1, (2,))), 500)
     >>> method.detect(torch.tensor([[[0.0, 3.0]]]), [0], Rng(["a"])).map.round(decimals=1)
-    tensor([[[0.1..., 3.0...]]])
+    tensor([[[0.1000, 2.9000]]])
     """
 
     def __init__(

@@ -10,8 +10,10 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
+from ...datasets.base import Sample
 from ..evaluation.hdf5_arrays import hdf5_dataset, read_array
 from ..evaluation.sample_results import SampleResults
 from ..evaluation.tile_stitching import TiledImages, samples_without_images
@@ -249,7 +251,7 @@ def _displayed_samples(
         for i in shown
     ]
     heat = [_read_at(file, "map", at, i) for i in shown]
-    truth = [[_to_numpy(t) for t in (s.mask, s.roi, s.counterpart)] for s in samples]
+    truth = [[_to_numpy(t) for t in (_drawn_truth(s), s.roi, s.counterpart)] for s in samples]
     return [
         DisplayedSample(
             key=key,
@@ -269,6 +271,16 @@ def _displayed_samples(
 
 def _read_at(file: h5py.File, name: str, level: int, i: int) -> np.ndarray | None:
     return np.asarray(hdf5_dataset(file, name)[level, i]) if name in file else None
+
+
+def _drawn_truth(sample: Sample) -> Tensor | None:
+    """The mask of a sample, or what its boxes hold."""
+    if sample.boxes is None:
+        return sample.mask
+    inside, axes = torch.zeros(sample.x.shape[1:], dtype=torch.bool), sample.x.ndim - 1
+    for box in sample.boxes:
+        inside[tuple(slice(a, b) for a, b in zip(box[:axes], box[axes:], strict=True))] = True
+    return inside
 
 
 def _to_numpy(tensor: Tensor | None) -> np.ndarray | None:

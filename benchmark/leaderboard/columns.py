@@ -55,6 +55,15 @@ TITLES = {
     "volume_precision": "precision of a volume",
     "healthy_psnr": "healthy PSNR",
     "healthy_ssim": "healthy SSIM",
+    "pointing_game": "pointing game",
+    "box_recall_025": "box recall at 0.25 FP per image",
+    "box_recall_1": "box recall at 1 FP per image",
+    "range_auc_roc": "R-AUC-ROC",
+    "range_auc_pr": "R-AUC-PR",
+    "vus_roc": "VUS-ROC",
+    "vus_pr": "VUS-PR",
+    "pa_f1_oracle": "⌈point-adjusted F1⌉ (oracle)",
+    "pa_f1_random": "⌈point-adjusted F1⌉ of random scores",
     "image_fpr": "false alarms at 5 % (images)",
     "pixel_fpr": "false alarms at 5 % (pixels)",
 }
@@ -99,6 +108,11 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
         Column("AUPRO\n30", _value_text("pixel_aupro30")),
         Column(f"Dice\n{rule}", _value_text("pixel_dice")),
         Column("Dice of\na volume", _interval_text("volume_dice"), _value_text("volume_dice")),
+        Column("pointing\ngame", _interval_text("pointing_game"), _value_text("pointing_game")),
+        Column("box recall\n1 FP", _interval_text("box_recall_1"), _value_text("box_recall_1")),
+        Column("VUS\nPR", _interval_text("vus_pr"), _value_text("vus_pr")),
+        Column("R-AUC\nPR", _interval_text("range_auc_pr"), _value_text("range_auc_pr")),
+        Column("⌈F1 adj.⌉\n(random)", _adjusted_text, grey=True),
         Column("⌈Dice⌉\n(oracle)", _oracle_text, grey=True),
         Column("false alarms\nat 5 %", _false_positive_text),
     ]
@@ -147,6 +161,14 @@ def _interval_text(metric: str) -> Callable[[Entry], str]:
 
 def _oracle_text(entry: Entry) -> str:
     return f"({_value_text('pixel_dice_oracle')(entry)})"
+
+
+def _adjusted_text(entry: Entry) -> str:
+    """The point-adjusted F1 of signals, never without that of random scores."""
+    if entry.value("pa_f1_oracle") is None:
+        return "-"
+    values = (_value_text(f"pa_f1_{name}")(entry) for name in ("oracle", "random"))
+    return "{} ({})".format(*values)
 
 
 def _false_positive_text(entry: Entry) -> str:

@@ -21,6 +21,7 @@ from .pairwise import worse_than
 from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
+from .subgroup_gaps import subgroup_notes
 from .text import number_text
 from .titles import unique_titles
 from .training_curves import training_curves
@@ -229,6 +230,7 @@ def _build_leaderboard(records: Sequence[Record], title: str, folder: Path | Non
     )
     notes = _notes(entries, metric, summaries)
     notes += training_curves(results, metric, METRIC_NAMES[metric])
+    notes += subgroup_notes(results, metric, METRIC_NAMES[metric])
     unknown = sum(verdict is None for verdict in worse.values())
     if unknown:
         notes.append(

@@ -85,7 +85,11 @@ class CostHistory:
         similar = self._similar("maps", family)
         levels = key_inputs["levels"]
         same_levels = [a for a in similar if a.key_inputs["levels"] == levels]
-        seconds = [float(a.metadata["seconds"]) * samples for a in same_levels]
+        repeats = _repeats(key_inputs)
+        seconds = [
+            float(a.metadata["seconds"]) * samples * repeats / _repeats(a.key_inputs)
+            for a in same_levels
+        ]
         memory = [float(a.metadata["peak_memory_mb"]) for a in same_levels]
         counts = [int(a.metadata["samples"]) * int(a.metadata["levels"]) for a in similar]
         pairs = zip(similar, counts, strict=True)
@@ -128,6 +132,11 @@ class CostHistory:
         complete = REQUIRED_METADATA[artifact.kind] <= artifact.metadata.keys()
         if complete and device == (self.device, self.threads):
             yield name
+
+
+def _repeats(key_inputs: Mapping[str, Any]) -> int:
+    """How often every sample is predicted."""
+    return int(key_inputs.get("repeats", [1])[0])
 
 
 def _training_family(training: Mapping[str, Any]) -> str:

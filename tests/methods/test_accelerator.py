@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from accelerator import PretendedAccelerator, pretended_accelerator
-from adbench.benchmark.plugins.conformance import MethodUnderTest
+from adbench.benchmark.plugins.conformance import MethodUnderTest, check_method
 from adbench.benchmark.registry.registry import Registry
-from adbench.engine.runtime.context import Interrupted
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.base import Detection, Method
 from trainings import MemoryStateStore
@@ -54,9 +54,13 @@ def _selects(line: str) -> bool:
     return copies_weights or line.startswith("engine/training/selection.py")
 
 
-def subject(name: str, axes: int | None = None) -> MethodUnderTest:
+def subject_axes(name: str) -> int:
     ndims = METHODS[name].load().ndims
-    method = MethodUnderTest(METHODS[name], axes or (2 if 2 in ndims else min(ndims)))
+    return 2 if 2 in ndims else min(ndims)
+
+
+def subject(name: str, axes: int | None = None) -> MethodUnderTest:
+    method = MethodUnderTest(METHODS[name], axes or subject_axes(name))
     for key, value in method.args.items():
         if f"_{key}".endswith("_steps") and isinstance(value, int):
             method.args[key] = min(value, STEPS)
@@ -108,6 +112,16 @@ def test_bfloat16_meets_no_other_device(name: str, axes: int) -> None:
         _, detection = on_accelerator(subject(name, axes), gpu, dtype=torch.bfloat16)
         assert detection.score.dtype == torch.float32
         assert detection.score.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["anoddpm", "template-z", "vae"])
+def test_the_contract_is_kept_on_a_device(name: str) -> None:
+    with pretended_accelerator():
+        results = list(
+            check_method(METHODS[name], axes=[1], context=TrainingContext(device="cuda"))
+        )
+    assert len(results) == 12
+    assert not [result for result in results if result.violation]
 
 
 def test_a_training_resumes_to_the_same_weights() -> None:

@@ -66,7 +66,7 @@ def test_the_score_is_the_density_of_scikit_learns_mixture(kind: str) -> None:
 
     values = Rng(["a"]).normal((80, 6))[0].double().numpy() * [1, 2, 3, 1, 1, 1]
     mixture = GaussianMixture(2, covariance_type=kind, random_state=0).fit(values)
-    method = diffpath(components=(4,))
+    method = diffpath(mixture_sizes=(4,))
     method.weights[1, :2] = torch.from_numpy(mixture.weights_)
     method.means[1, :2] = torch.from_numpy(mixture.means_)
     method.precisions[1, :2] = _precision_factors(mixture)
@@ -76,7 +76,7 @@ def test_the_score_is_the_density_of_scikit_learns_mixture(kind: str) -> None:
 
 def test_one_component_is_the_normal_distribution_of_the_calibration_samples() -> None:
     """Fitted end to end: the log density of SciPy's normal distribution of their statistics."""
-    method = diffpath(Toy(), components=(1,), sampling_steps=3)
+    method = diffpath(Toy(), mixture_sizes=(1,), sampling_steps=3)
     generator = torch.Generator().manual_seed(0)
     shade = torch.rand(40, generator=generator)
     samples = [
@@ -88,9 +88,9 @@ def test_one_component_is_the_normal_distribution_of_the_calibration_samples() -
     statistics = method.statistics(method.canvas.forward(x), 1000).numpy()
     z = (statistics - statistics.mean(0)) / statistics.std(0)
     score = method.detect(x, [1000], Rng([s.key for s in samples])).score[0].double().numpy()
-    full, diagonal = np.cov(z.T, bias=True), np.eye(6)
+    covariances: Any = (np.cov(z.T, bias=True), np.eye(6))  # full, and of standard scores
     densities = [
-        multivariate_normal(np.zeros(6), c + 1e-6 * np.eye(6)).logpdf(z) for c in (full, diagonal)
+        multivariate_normal.logpdf(z, np.zeros(6), c + 1e-6 * np.eye(6)) for c in covariances
     ]
     assert min(np.abs(-score - d).max() for d in densities) < 2e-3
     outlier = method.detect(torch.ones(1, 1, 8, 8), [1000, 900], Rng(["x"])).score
@@ -100,7 +100,7 @@ def test_one_component_is_the_normal_distribution_of_the_calibration_samples() -
 
 def test_an_exact_model_finds_samples_that_are_not_normal() -> None:
     """Normal samples have variance 1 and their inversion has noise of variance 1 at all levels."""
-    method = diffpath(components=(1,), sampling_steps=10)
+    method = diffpath(mixture_sizes=(1,), sampling_steps=10)
     exact = NormalPosteriorMean(linear_schedule(), 0.0, 1.0)
     method.denoiser = Denoiser(exact, linear_schedule(), prediction_type="clean").eval()
     keys = [f"s{i}" for i in range(60)]
@@ -118,8 +118,8 @@ def test_mixtures_too_large_for_the_samples_are_not_tried() -> None:
     values = Rng(["a"]).normal((12, 6))[0].double()
     groups = [f"p{i // 2}" for i in range(12)]
     assert select_mixture(values, groups, (1, 11, 50), seed=0).n_components == 1
-    with pytest.raises(ValueError, match="fewer `components`"):
+    with pytest.raises(ValueError, match="smaller `mixture_sizes`"):
         few = [Sample(torch.zeros(1, 8, 8), f"{i}", f"{i}", False) for i in range(3)]
-        diffpath(components=(50,)).fit(few, few, TrainingContext())
+        diffpath(mixture_sizes=(50,)).fit(few, few, TrainingContext())
     with pytest.raises(ValueError, match="at least 2"):
         diffpath().fit([], [], TrainingContext())

@@ -43,8 +43,8 @@ def test_an_oracle_of_healthy_samples_leaves_the_lesion(shape: tuple[int, ...]) 
     torch.testing.assert_close(detection.map[0], (x[:, 0] - 0.5).square(), atol=1e-5, rtol=0)
     lesion = (x[1, 0] - 0.5).square()
     white = chessboard(shape, 4)
-    halves = [(lesion * white).mean(), (lesion * ~white).mean()]  # two of each: median of four
-    assert detection.score[0, 1].item() == pytest.approx(sum(halves).item() / 2, rel=1e-3)
+    a, b = ((lesion * part).mean().item() for part in (white, ~white))  # two of each: the median
+    assert detection.score[0, 1].item() == pytest.approx((a + b) / 2, rel=1e-3)
     assert detection.score[0, 0].item() == pytest.approx(0, abs=1e-6)
     known = torch.where(white, x[1, 0], 0.5)
     other = torch.where(~white, x[1, 0], 0.5)

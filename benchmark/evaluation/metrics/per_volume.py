@@ -85,7 +85,7 @@ def healthy_volume_rates(pixels: PixelScores, groups: Sequence[str], positive: A
     [0.25, nan, nan]
     """
     rates = np.full(len(pixels.counts), np.nan)
-    for first, rows in _volumes(pixels, groups):
+    for first, rows in pixels_of_volumes(pixels, groups):
         size = sum(row.stop - row.start for row in rows)
         if size and not any(pixels.truth[row].any() for row in rows):
             rates[first] = sum(int(positive[row].sum()) for row in rows) / size
@@ -133,14 +133,24 @@ def best_volume_dice(
 
 
 def _abnormal_volumes(pixels: PixelScores, groups: Sequence[str]) -> list[tuple[int, list[slice]]]:
-    """Those of `_volumes` with an abnormal pixel."""
-    volumes = _volumes(pixels, groups)
+    """Those of `pixels_of_volumes` with an abnormal pixel."""
+    volumes = pixels_of_volumes(pixels, groups)
     return [each for each in volumes if any(pixels.truth[row].any() for row in each[1])]
 
 
-def _volumes(pixels: PixelScores, groups: Sequence[str]) -> list[tuple[int, list[slice]]]:
+def pixels_of_volumes(pixels: PixelScores, groups: Sequence[str]) -> list[tuple[int, list[slice]]]:
     """The first sample of each volume, and where the pixels of its samples lie; ordered by the
-    names of groups, so that sums do not depend on the order of samples."""
+    names of groups, so that sums do not depend on the order of samples.
+
+    groups: (N,) of each sample
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.per_volume import pixels_of_volumes
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps = np.zeros((3, 1, 2))
+    >>> pixels_of_volumes(PixelScores.from_maps(maps, maps > 0), ["b", "a", "b"])
+    [(1, [slice(2, 4, None)]), (0, [slice(0, 2, None), slice(4, 6, None)])]
+    """
     ends, counts = np.cumsum(pixels.counts).tolist(), pixels.counts.tolist()
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):

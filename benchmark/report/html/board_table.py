@@ -28,7 +28,7 @@ from .tables import (
 
 MAIN_METRICS = (
     *("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30"),
-    *("pixel_dice", "volume_dice", "pixel_dice_oracle"),
+    *("pixel_dice", "volume_dice", "pixel_dice_oracle", "vus_pr", "pointing_game", "box_recall_1"),
 )
 HIDDEN = frozenset(
     {

@@ -50,6 +50,14 @@ EXPLANATIONS = {
         "score. Do not report it."
     ),
     "volume_dice": "Mean Dice of whole volumes.",
+    "vus_pr": (
+        "Volume under the precision-recall surface of a signal: average precision that forgives an "
+        "anomaly found a little early or late."
+    ),
+    "pointing_game": "The share of abnormal images whose highest pixel lies in a box of the truth.",
+    "box_recall_1": (
+        "The share of boxes that are found where one false finding per normal image is allowed."
+    ),
     "image_fpr": (
         "The share of normal test samples called abnormal at p = 5 %. Much more than 5 % means "
         "that the calibration samples are unlike the test samples."

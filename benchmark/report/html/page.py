@@ -40,6 +40,7 @@ from .tables import (
     strata_table,
     value_text,
 )
+from .training_chart import training_charts, training_table
 
 MAX_ENTRIES = 12
 """Entries of a leaderboard in its charts and images, the best; more cannot be distinguished."""
@@ -232,7 +233,7 @@ def _build_section(
         answer=answer_chart(best) if has_charts and done else None,
         main=board_table(named, anchors, verdicts, by) if done else None,
         seeds=seeds_table(named, anchors, means, by) if done else None,
-        folds=_folds(named, best, anchors, comparisons, has_charts) if done else [],
+        folds=_folds(board, named, anchors, comparisons, has_charts) if done else [],
         pictures=pictures,
         sides=SIDES.get(str(record["dataset"]["name"])),
         missing=[
@@ -251,14 +252,19 @@ def _build_section(
 
 
 def _folds(
+    unnamed: Leaderboard,
     board: Leaderboard,
-    best: Leaderboard,
     anchors: Mapping[int, str],
     comparisons: BoardComparisons,
     has_charts: bool,
 ) -> list[Fold]:
-    """What is below the board and the pictures, in order; parts that have nothing are left out."""
-    drawn = replace(best, entries=best.entries if has_charts else [])
+    """What is below the board and the pictures, in order; parts that have nothing are left out.
+
+    unnamed: the leaderboard whose entries of one method share a name, over which curves are drawn
+    """
+    drawn = replace(board, entries=board.done[:MAX_ENTRIES] if has_charts else [])
+    training = training_table(unnamed)
+    shares = replace(unnamed, entries=unnamed.done[:MAX_ENTRIES] if has_charts else [])
     strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
     lesions, froc = lesion_table(board), froc_chart(drawn)
     sweeps = sweep_charts(drawn)
@@ -272,6 +278,12 @@ def _folds(
             "" if matrix else f"Left out: {comparisons.missing_reason}",
             [matrix] if matrix else [],
             warnings=comparisons.damaged,
+        ),
+        Fold(
+            "training",
+            "Training data",
+            tables=[training] if training else [],
+            charts=training_charts(shares),
         ),
         Fold("strata", "Strata", tables=[table for table in strata if table]),
         Fold(

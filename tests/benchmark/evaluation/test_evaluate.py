@@ -86,7 +86,7 @@ def test_a_record_holds_what_the_report_reads_and_nothing_that_json_cannot_say()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == [
         *("level", "threshold", "metrics", "at_published", "at_oracle", "sweep", "strata"),
-        *("lesions", "pixel_error", "reference", "calibration", "counts"),
+        *("metadata", "lesions", "pixel_error", "reference", "calibration", "counts"),
     ]
     assert set(result["metrics"]) == {
         *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),

@@ -32,8 +32,8 @@ def split(
     return Predictions(keys, keys, labels, tags=[{}] * count, score=score, map=maps, **fields)
 
 
-def scored(name: str, calibration: Predictions, test: Predictions, levels: Any = (1, 2)) -> Any:
-    return score_splits(Protocol(scorer=name), calibration, test, test, levels, levels[0])  # pyright: ignore[reportArgumentType]
+def scored(name: Any, calibration: Predictions, test: Predictions, levels: Any = (1, 2)) -> Any:
+    return score_splits(Protocol(scorer=name), calibration, test, test, levels, levels[0])
 
 
 def read(maps: Any) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_positions_have_their_own_mean_and_deviation() -> None:
 
 
 @pytest.mark.parametrize("name", ["levels-mean", "levels-mahalanobis"])
-def test_an_ensemble_of_independent_levels_is_as_good_as_it_should_be(name: str) -> None:
+def test_an_ensemble_of_independent_levels_is_as_good_as_it_should_be(name: Any) -> None:
     """Signal 1 in each of L levels with independent noise of deviation 1, on other scales:
     AUROC of the mean is Phi(sqrt(L / 2)); of one level Phi(sqrt(1 / 2))."""
     rng, levels = np.random.default_rng(0), [100, 250, 500, 750]
@@ -127,10 +127,11 @@ def test_an_ensemble_of_independent_levels_is_as_good_as_it_should_be(name: str)
     normal = split(None, score=scores(4000, 0))
     label = np.repeat([False, True], 3000)
     test = split(None, label, np.concatenate([scores(3000, 0), scores(3000, 1)], 1))
-    protocol = Protocol(scorer=name, level="published", reducer="method")  # pyright: ignore[reportArgumentType]
+    protocol = Protocol(scorer=name, level="published", reducer="method")
     record, _ = evaluate(normal, test, test, levels, 250, protocol)
     auroc = record["metrics"]["image_auroc"]["value"]
-    assert record["level"]["chosen"] == 250 and list(record["sweep"]) == ["250"]
+    assert record["level"]["chosen"] == 250 and record["level"]["rule"] == "all levels"
+    assert list(record["sweep"]) == ["250"]
     if name == "levels-mean":
         assert auroc == pytest.approx((1 + erf(2**0.5 / 2**0.5)) / 2, abs=0.01)
     alone, _ = evaluate(normal, test, test, levels, 250, replace(protocol, scorer="none"))
@@ -148,14 +149,14 @@ def test_the_maximum_is_of_standard_scores() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_record_is_made_of_scored_maps(name: str) -> None:
+def test_a_record_is_made_of_scored_maps(name: Any) -> None:
     rng = np.random.default_rng(0)
     mask = np.zeros((12, 8, 8), bool)
     mask[6:, 2:4, 2:4] = True
     noise = rng.normal(size=(2, 12, 8, 8))
     val = split(noise + 4 * mask, mask.any((1, 2)), mask=mask)
     normal = split(rng.normal(size=(2, 30, 8, 8)))
-    record, _ = evaluate(normal, val, val, [1, 2], 2, Protocol(scorer=name, threshold="healthy@5%"))  # pyright: ignore[reportArgumentType]
+    record, _ = evaluate(normal, val, val, [1, 2], 2, Protocol(scorer=name, threshold="healthy@5%"))
     assert record["metrics"]["pixel_auroc"]["value"] > 0.95
     assert record["metrics"]["image_auroc"]["value"] == 1
     assert record["metrics"]["healthy_fp"]["value"] < 0.08
@@ -180,9 +181,10 @@ def test_maps_stay_where_they_are_until_they_are_read() -> None:
             return np.ones((index[1].stop - index[1].start, 4))
 
     maps = Counted()
-    lazy = ScoredMaps(maps, lambda part: part * 2, False)
+    lazy = ScoredMaps(maps, lambda part, levels: part * 2, False)
     assert lazy.shape == (2, 6, 4) and maps.reads == 0
     assert lazy[1, 2:4].shape == (2, 4)
+    assert maps.reads == 1  # of this level alone
 
 
 def test_the_protocol_names_its_scorer_and_older_ids_stay() -> None:

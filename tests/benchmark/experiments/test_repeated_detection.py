@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def all_of_them(x: Tensor, repeats: int) -> np.ndarray:
     """The reconstructions, (R, L, N, C, *S) float64."""
     method, rng = Stochastic(Spec(2, tuple(x.shape[2:]))), Rng(KEYS)
     streams = [rng, *(rng.fork("repeated detection", r) for r in range(1, repeats))]
-    return np.stack([method.detect(x, [0, 5], s).reconstruction.double() for s in streams])  # pyright: ignore[reportOptionalMemberAccess]
+    parts = [method.detect(x, [0, 5], stream).reconstruction for stream in streams]
+    return np.stack([part.double().numpy() for part in parts if part is not None])
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
@@ -139,7 +141,7 @@ def test_a_run_stores_its_maps_by_themselves(tmp_path: Any) -> None:
     assert repeated["protocol"]["repeats"] == 3 and "repeats" not in plain["protocol"]
     assert "3 reconstructions" in repeated["protocol"]["text"]
     assert full["protocol"]["covariance"] == "full"
-    cost = [record["cost"]["evaluations"] for record in (plain, repeated)]
+    cost = [record["cost"]["evaluations_per_image"] for record in (plain, repeated)]
     assert cost[1] == pytest.approx(3 * cost[0])
 
 
@@ -152,3 +154,16 @@ def test_keys_of_other_protocols_stay() -> None:
     assert inputs[3]["repeats"] == [2, "diagonal"]
     with pytest.raises(ProtocolError, match="set repeats=5"):
         Protocol(covariance="full")
+
+
+def test_what_has_no_calibration_maps_or_no_method_refuses_such_protocols() -> None:
+    from adbench.benchmark.api.detector import _experiment
+    from adbench.benchmark.external.evaluate_results import _check_protocol
+    from adbench.benchmark.registry.registry import Registry
+
+    for protocol in (Protocol(scorer="pvalue"), Protocol(repeats=2)):
+        with pytest.raises(ProtocolError, match="a detector of new samples takes maps as"):
+            _experiment({"protocol": protocol.as_dict()}, Registry.read())
+    with pytest.raises(ProtocolError, match="use repeats=1"):
+        results: Any = SimpleNamespace(scores=True)
+        _check_protocol(Protocol(repeats=2), results)
