@@ -234,4 +234,4 @@ def test_three_hundred_rows_scroll_below_their_heads(open_page: Any, many_rows: 
 def test_a_link_to_a_record_opens_it(open_page: Any, one_board: Path) -> None:
     page = open_page(one_board)
     page.locator(f"{BOARD} tbody th a").first.click()
-    assert page.locator("#provenance details[open] dl").is_visible()
+    assert page.locator("#provenance details.record[open] dl").is_visible()
