@@ -54,7 +54,11 @@ def pictures_chart(board: Leaderboard, pictures: SamplePictures) -> Chart | None
         for column in (0, 1):
             grid[row, column].imshow(image, cmap="gray", vmin=0, vmax=255)
         _draw_outline(grid[row, 1], card)
-        grid[row, 0].set_ylabel(printable(card.key))
+        grid[row, 0].annotate(
+            *(printable(card.key), (0, 0.5)),
+            **{"xycoords": "axes fraction", "xytext": (-4, 0), "textcoords": "offset points"},
+            **{"rotation": 90, "ha": "right", "va": "center", "fontsize": 7},
+        )
         for tile in card.maps:
             axes = grid[row, 2 + entries.index(tile.entry)]
             if tile.chosen in tile.images:
