@@ -4,11 +4,12 @@ Chen, Zhang, Ma, Liu, Ding, Li, He, Rajmohan, Lin and Zhang, "ImDiffusion: Imput
 for Multivariate Time Series Anomaly Detection", VLDB 2024. https://arxiv.org/abs/2307.00754
 https://github.com/17000cyh/IMDiffusion (no licence: written from the paper's description alone)
 
-As in the paper: a window is cut into stripes, of which every other one is masked; both gratings are
-imputed, so that every value is imputed once, from values on both of its sides. The model is
-unconditional: the values that are not masked get noise as well, and the network is shown that noise
-in place of the values (`reference="values"` is CSDI's conditional model). The estimates along the
-chain are an ensemble: each step votes where its error is above its threshold.
+As the paper is described (its own text was not at hand): a window is cut into stripes, of which
+every other one is masked; both gratings are imputed, so that every value is imputed once, from
+values on both of its sides. The model is unconditional: the values that are not masked get noise as
+well, and the network is shown that noise in place of the values (`reference="values"` is CSDI's
+conditional model). The estimates along the chain are an ensemble: each step votes where its error
+is above its threshold.
 
 Differs: thresholds are a quantile of each step's errors on calibration samples, theirs are one
 threshold of the last step on test errors, scaled for each other step by the total error; among
