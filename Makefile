@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: env demo test lint docs boards lock picture clean
+.PHONY: env demo test test-page lint docs boards lock picture clean
 
 env: .venv/.made
 
@@ -24,6 +24,10 @@ demo: env
 
 test: env # a method is fitted by one worker
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-page: env # the page in a real Chromium: $CHROMIUM, one on the PATH, or playwright's own
+	$(UV) pip install --quiet --python $(BIN)/python -r pyproject.toml --extra page
+	$(BIN)/python -m pytest tests/browser
 
 lint: env
 	$(BIN)/ruff check .

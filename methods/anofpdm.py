@@ -125,8 +125,9 @@ class AnoFPDM(Method):
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             dropped = rng.fork("unlabelled").uniform() < self.unlabelled
             shown = torch.where(dropped.to(x.device), NO_LABEL, label.long())
-            with self.dropout.with_streams(rng):
-                return self.denoiser.loss(self.canvas.forward(x), rng, conditioning=(shown,))
+            inner = self.canvas.forward(x)
+            with self.dropout.with_streams(rng, inner):
+                return self.denoiser.loss(inner, rng, conditioning=(shown,))
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)

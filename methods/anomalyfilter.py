@@ -99,7 +99,7 @@ class AnomalyFilter(Method):
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             return self.denoiser.loss(self._normalise(x), rng, noise=self.noise)
 
-        self.unit = fit_unit(self.amplitude, train)
+        self.unit = fit_unit(self.amplitude, train).to(context.device)
         train_module(loss, self.denoiser, train, context, self.plan)
 
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:

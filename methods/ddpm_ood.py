@@ -182,7 +182,7 @@ class DDPMOOD(Method):
             return self.denoiser.loss(self._normalise(x), rng, noise=self.noise)
 
         if self.amplitude is not None:
-            self.unit = fit_unit(self.amplitude, train)
+            self.unit = fit_unit(self.amplitude, train).to(context.device)
         train_module(loss, self.denoiser, train, context, self.plan, validation=calibration)
         context.place(self)
         retry_out_of_memory(

@@ -116,8 +116,9 @@ class DiffPath(Method):
             )
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            with self.dropout.with_streams(rng):
-                return self.denoiser.loss(self.canvas.forward(x), rng)
+            inner = self.canvas.forward(x)
+            with self.dropout.with_streams(rng, inner):
+                return self.denoiser.loss(inner, rng)
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)

@@ -138,7 +138,7 @@ class ImDiffusion(Method):
 
         if not len(calibration):
             raise ValueError("thresholds are taken from calibration samples; there are none")
-        self.unit = fit_unit(self.amplitude, train)
+        self.unit = fit_unit(self.amplitude, train).to(context.device)
         context.place(self)
         train_module(loss, self.denoiser, train, context, self.plan)
         retry_out_of_memory(

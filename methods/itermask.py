@@ -120,8 +120,10 @@ class IterMask(Method):
         separate = first == "hint" or (first == "auto" and axes == 2)
         self.first = denoiser("nothing") if separate else None
         self.filler = denoiser("noise alone", image=channels)
-        networks = [part.net for part in (self.filler, self.first) if part is not None]
-        self.dropout = PerSampleDropout(nn.ModuleList(networks), dropout)
+        self.filler_dropout = PerSampleDropout(self.filler.net, dropout)
+        self.first_dropout = PerSampleDropout(
+            nn.ModuleList() if self.first is None else self.first.net, dropout
+        )
         self.plan = training
         self.first_plan = training if separate else None
         self.masks = IMAGE_MASKS if axes == 2 else VOLUME_MASKS
@@ -136,7 +138,7 @@ class IterMask(Method):
         def filler_loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner, mask = self.canvas.forward(x), self._random_mask(x, rng)
             hint = high_frequencies(inner, self.radius)
-            with self.dropout.with_streams(rng):
+            with self.filler_dropout.with_streams(rng, inner):
                 return self.filler.loss(
                     inner, rng, region=mask, error_region="everywhere", conditioning=[hint]
                 )
@@ -147,7 +149,7 @@ class IterMask(Method):
             def first_loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
                 inner = self.canvas.forward(x)
                 hint = high_frequencies(inner, self.radius)
-                with self.dropout.with_streams(rng):
+                with self.first_dropout.with_streams(rng, inner):
                     return first.loss(inner, rng, corrupted=hint)
 
             train_module(first_loss, first, train, context, self.first_plan, "first")

@@ -267,7 +267,7 @@ class LDM(Method):
             return self.denoiser.loss(self.codec.encode(self._normalise(x)), rng)
 
         if self.amplitude is not None:
-            self.unit = fit_unit(self.amplitude, train)
+            self.unit = fit_unit(self.amplitude, train).to(context.device)
         CodecTraining(self.codec, self.codec_plan, self.canvas, max_samples=self.measured,
             amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")

@@ -233,7 +233,7 @@ class LDMOOD(Method):
             return self.denoiser.loss(self.codec.encode(self._normalise(x)) * self.b_scale, rng)
 
         if self.amplitude is not None:
-            self.unit = fit_unit(self.amplitude, train)
+            self.unit = fit_unit(self.amplitude, train).to(context.device)
         CodecTraining(self.codec, self.codec_plan, self.canvas, fit_scale=self.quirks.scaled,
             amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
         train_module(

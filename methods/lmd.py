@@ -90,8 +90,9 @@ class LMD(Method):
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
-            with self.dropout.with_streams(rng):
-                return self.denoiser.loss(self.canvas.forward(x), rng)
+            inner = self.canvas.forward(x)
+            with self.dropout.with_streams(rng, inner):
+                return self.denoiser.loss(inner, rng)
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)

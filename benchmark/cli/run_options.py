@@ -92,7 +92,7 @@ OPTIONS: dict[str, Any] = {
     ],
     "budget": Annotated[
         int,
-        option(PROTOCOL, min=1, help="Pixels that are sorted; of more, metrics come from bins."),
+        option(PROTOCOL, min=1, help="Most pixels for exact metrics; above, a histogram."),
     ],
     "device": Annotated[str, option(WHERE, help="auto, cpu, cuda, cuda:1.")],
     "dtype": Annotated[str, option(WHERE, help="auto, float32, tf32, bfloat16.")],
@@ -119,7 +119,7 @@ OPTIONS: dict[str, Any] = {
         int, option(WHERE, min=0, help="Processes that read training samples ahead.")
     ],
     "micro": Annotated[
-        int, option(WHERE, min=1, help="Samples per forward and backward pass; all if empty.")
+        int, option(WHERE, min=1, help="Micro-batch size; empty: the whole batch.")
     ],
     "compile": Annotated[
         str,

@@ -22,7 +22,7 @@ from msgspec import Meta
 from ..registry.imports import did_you_mean
 from ..registry.setting_types import convert_fields
 from .metrics.connected_components import Array, filled_component_sizes, label_components
-from .metrics.ranking import MetricValues
+from .metrics.ranking import MetricValues, Pixels
 
 THRESHOLD_RULES = (
     *("healthy@5%", "val-dice", "val-volume-dice", "val-bisect10", "fixed:0.5", "oracle"),
@@ -268,6 +268,12 @@ class Protocol:
         """Whether any post-processing step is taken over the stacked slices of a patient."""
         return any(step.startswith(VOLUME) for step in self.post)
 
+    @property
+    def filters_maps(self) -> bool:
+        """Whether any post-processing step changes maps."""
+        names = {name.removeprefix(VOLUME) for name, _ in map(_parse_step, self.post)}
+        return not names.isdisjoint(("median", "fill", "zero"))
+
     def filter_maps(self, maps: Array, roi: Array | None = None) -> Array:
         """Apply the steps that change maps (N, *S), in their order; edges are mirrored by medians.
 
@@ -429,35 +435,50 @@ def threshold_exceeded_by(percent: float, values: Array) -> float:
     >>> threshold_exceeded_by(5, np.arange(100.0))
     94.0
     """
-    allowed = math.floor(values.size * percent / 100 + 1e-9)
-    at = max(0, values.size - 1 - allowed)
+    at = threshold_rank(percent, values.size)
     return float(np.partition(values, at)[at])
 
 
-def bisect_dice_threshold(score: Array, truth: Array) -> float:
+def threshold_rank(percent: float, size: int) -> int:
+    """The rank, from 0 on, of the lowest of so many values that at most this percent exceed.
+
+    >>> from adbench.benchmark.evaluation.protocol import threshold_rank
+    >>> threshold_rank(5, 100)
+    94
+    """
+    allowed = math.floor(size * percent / 100 + 1e-9)
+    return max(0, size - 1 - allowed)
+
+
+def bisect_dice_threshold(pixels: Pixels) -> float:
     """A threshold with a high Dice, found as the code of pDDPM does.
 
     A range begins as 0 to the highest score. Ten times the better of its quarter points says which
     half to go on in, the lower one where they are alike. Returns the best point tried, the last of
     equal ones. The best of all is `val-dice`; this may miss it by a hundredth.
 
-    score: (P,)      truth: (P,) bool, abnormal
-
     >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
     >>> from adbench.benchmark.evaluation.protocol import bisect_dice_threshold
-    >>> score = np.array([0.1, 0.2, 0.6, 0.8])
-    >>> 0.2 <= bisect_dice_threshold(score, score > 0.5) < 0.6
+    >>> score = np.array([[0.1, 0.2, 0.6, 0.8]])
+    >>> 0.2 <= bisect_dice_threshold(PixelScores.from_maps(score, score > 0.5)) < 0.6
     True
     """
-    order = np.argsort(score, kind="stable")
-    ranked, true = score[order], np.cumsum(truth[order])
-    low, high = 0.0, float(ranked[-1])
+    positives, high = 0, -math.inf
+    for block in pixels.blocks():
+        positives += int(np.count_nonzero(block.truth))
+        high = max(high, float(block.score.max(initial=-math.inf)))
+    low = 0.0
     best_dice, threshold = -1.0, high
     for _ in range(10):
         quarters = low + (high - low) / 4, high - (high - low) / 4
-        below = np.searchsorted(ranked, quarters, side="right")
-        hits = true[-1] - np.where(below > 0, true[below - 1], 0)
-        dice = 2 * hits / (score.size - below + true[-1])
+        called, hits = np.zeros((2, 2), np.int64)
+        for block in pixels.blocks():
+            for number, quarter in enumerate(quarters):
+                above = block.score > np.float64(quarter)
+                called[number] += np.count_nonzero(above)
+                hits[number] += np.count_nonzero(above & block.truth)
+        dice = 2 * hits / (called + positives)
         upper = int(dice[1] > dice[0])
         if dice[upper] >= best_dice:
             best_dice, threshold = float(dice[upper]), quarters[upper]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .metrics.connected_components import Array
-from .metrics.ranking import PixelScores, Ranking, image_metrics, overlap_metrics
+from .metrics.ranking import SelectedPixels, image_metrics, pooled_overlap
 from .operating_point import OperatingPoint
 from .statistics.bootstrap import (
     Resamples,
@@ -25,7 +25,6 @@ from .statistics.bootstrap import (
     bootstrap_overlap_metrics,
     effective_clusters,
     expanded_level,
-    overlap_counts,
     percentile_interval,
 )
 from .statistics.histogram_bootstrap import bootstrap_ranking_metrics
@@ -179,32 +178,19 @@ def _number_bins(values: Sequence[str], groups: Sequence[str]) -> dict[str, Arra
     return bins
 
 
-def _selected_pixels(point: OperatingPoint, selected: Array) -> tuple[PixelScores, Array] | None:
-    """The pixels of the selected samples, and which of all pixels they are."""
-    pixels = point.level_predictions.pixels
-    if pixels is None:
-        return None
-    rows = np.repeat(selected, pixels.counts)
-    component = np.unique(pixels.component[rows[pixels.truth]], return_inverse=True)[1]
-    part = PixelScores(pixels.score[rows], pixels.truth[rows], pixels.counts[selected], component)
-    return part, rows
-
-
 def _metrics(point: OperatingPoint, selected: Array) -> dict[str, float | None]:
     predictions = point.level_predictions
     label = predictions.ground_truth.label[selected]
     values: dict[str, float | None] = dict.fromkeys(SUBGROUP_METRICS)
     values["image_auroc"] = image_metrics(predictions.score[selected], label)["auroc"]
-    part = _selected_pixels(point, selected)
-    if part is not None:
-        pixels, rows = part
-        ranking = Ranking.from_scores(pixels.score, pixels.truth)
+    if predictions.pixels is not None:
+        ranking = predictions.pixels.ranking(selected)
         values["pixel_ap"] = None if ranking is None else ranking.ap()
-        if point.positive is not None:
-            positive = point.positive[rows]
-            false = positive[np.repeat(~label, pixels.counts)]
-            values["pixel_dice"] = overlap_metrics(positive, pixels.truth)["dice"]
-            values["healthy_fp"] = float(false.mean()) if false.size else None
+    if point.overlaps is not None:
+        overlaps = point.overlaps[selected]
+        normal, _, false, _ = overlaps[~label].sum(0).tolist()
+        values["pixel_dice"] = pooled_overlap(overlaps)["dice"]
+        values["healthy_fp"] = false / normal if normal else None
     return values
 
 
@@ -215,14 +201,14 @@ def _replicates(point: OperatingPoint, selected: Array, resamples: Resamples) ->
     part_of = Resamples(resamples.groups, resamples.group_index[selected], resamples.counts)
     image = bootstrap_image_metrics(predictions.score[selected], label, part_of)
     replicates = {"image_auroc": image["auroc"]}
-    part = _selected_pixels(point, selected)
-    if part is not None and part[0].truth.any():
-        pixels, rows = part
+    if predictions.pixels is None:
+        return replicates
+    pixels = SelectedPixels(predictions.pixels, selected)
+    if any(block.truth.any() for block in pixels.blocks()):
         ranked = bootstrap_ranking_metrics(pixels, part_of.group_index, part_of.counts)
         replicates["pixel_ap"] = ranked["ap"]
-        if point.positive is not None:
-            counts = overlap_counts(pixels, point.positive[rows])
-            overlap = bootstrap_overlap_metrics(counts, part_of, label)
+        if point.overlaps is not None:
+            overlap = bootstrap_overlap_metrics(point.overlaps[selected], part_of, label)
             replicates |= {"pixel_dice": overlap["dice"], "healthy_fp": overlap["healthy_fp"]}
     return replicates
 

@@ -14,13 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...datasets.base import Split
-from ...datasets.io.hdf5_output import write_hdf5
+from ...datasets.io.hdf5_output import writing_hdf5
 from ...engine.profiling.cost import (
     CostMeter,
     FlopCount,
@@ -37,13 +36,10 @@ from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
 from ...engine.training.loss import NotFinite
 from ...methods.base import Detection, Method
+from ..evaluation.maps_file import SHARD_SIZE, PredictionWriter, compress_maps
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
 from ..store.partial_state import PartialState, separate_tensors
 from .shared_stages import SharedStageCache
-
-SHARD_SIZE = 32
-"""Samples of a shard, which is saved as a whole. Where a network takes more rows than that at a
-time, several shards are predicted together."""
 
 GOLDEN_RATIO = 0.618
 """Multiples of it, without their integer part, keep away from each other."""
@@ -197,59 +193,66 @@ def predict(
     reset_peak_memory(context.device)
     log: LogEvent = context.on_event
     nondeterministic = set[str]()
-    shards: list[Mapping[str, Tensor]] = []
-    fits = False
     starts = [*range(0, len(split), SHARD_SIZE)]
-    while len(shards) < len(starts):
-        start = starts[len(shards)]
-        if context.stop():
-            raise Interrupted(f"stopped predicting {name} at sample {start}; all of it is kept")
-        shard = context.state_store.load(f"shard-{start}")
-        if shard is not None and fits and int(shard["batch"]) != batch_limit(method):
-            shard = None  # a helper had more memory
-        if shard is not None:
-            finished = [shard]
-        else:
-            group = [start]
-            for other in starts[len(shards) + 1 : len(shards) + _shards_together(method)]:
-                if context.state_store.load(f"shard-{other}") is not None:
-                    break
-                group.append(other)
-            parts = [range(i, min(i + SHARD_SIZE, len(split))) for i in group]
-            work = partial(_predict_shards, method, split, parts, gallery, levels, context)
-            with record_nondeterminism(nondeterministic):
-                if fits:
-                    finished = work()
-                else:
-                    stage = f"predicting {name}"
-                    finished = retry_out_of_memory(work, method, context, stage, log)
-            for number, each in zip(group, finished, strict=True):
-                context.state_store.save(f"shard-{number}", each)
-        # one shape for the whole stage, also when resumed
-        batch_limit(method, int(finished[0]["batch"]))
-        fits = True
-        shards += finished
-        log("predict", {"part": name, "step": sum(s["score"].shape[1] for s in shards),
-            "of": len(split)})  # fmt: skip
-    with write_hdf5(path) as file:
-        for field in ("score", "map", "reconstruction", "psnr", "ssim"):
-            values = [shard[field] for shard in shards if field in shard]
-            if values:
-                file[field] = torch.cat(values, 1).numpy()
-        file["gallery"] = np.array(gallery, dtype=np.int64)
-        file["levels"] = np.array(levels, dtype=np.int64)
+    done, fits, evaluations, seconds, samples = 0, False, 0, 0.0, 0
+    with writing_hdf5(path) as output:
+        writer = PredictionWriter(output.file, len(split))
+        while done < len(starts):
+            start = starts[done]
+            if context.stop():
+                raise Interrupted(f"stopped predicting {name} at sample {start}; all of it is kept")
+            shard = context.state_store.load(f"shard-{start}")
+            if shard is not None and _is_usable(shard, batch_limit(method) if fits else None):
+                finished: Sequence[Mapping[str, Tensor]] = [shard]
+            else:
+                group = [start]
+                for other in starts[done + 1 : done + _shards_together(method)]:
+                    if context.state_store.load(f"shard-{other}") is not None:
+                        break
+                    group.append(other)
+                parts = [range(i, min(i + SHARD_SIZE, len(split))) for i in group]
+                work = partial(_predict_shards, method, split, parts, gallery, levels, context)
+                with record_nondeterminism(nondeterministic):
+                    if fits:
+                        finished = work()
+                    else:
+                        stage = f"predicting {name}"
+                        finished = retry_out_of_memory(work, method, context, stage, log)
+                for number, each in zip(group, finished, strict=True):
+                    context.state_store.save(f"shard-{number}", each)
+            # one shape for the whole stage, also when resumed
+            batch_limit(method, int(finished[0]["batch"]))
+            fits = True
+            for each in finished:
+                writer.add(starts[done], each)
+                done += 1
+                samples += each["score"].shape[1]
+                evaluations += int(each["evaluations"])
+                seconds += float(each["seconds"])
+            output.check()  # a full disk ends the prediction now, not after hours
+            log("predict", {"part": name, "step": samples, "of": len(split)})
+        writer.finish(levels=levels, gallery=gallery)
     samples = max(len(split), 1)
     return {
         "samples": len(split),
         "batch": batch_limit(method),
-        "evaluations": sum(int(shard["evaluations"]) for shard in shards) / samples,
-        "seconds": sum(float(shard["seconds"]) for shard in shards) / samples,
+        "evaluations": evaluations / samples,
+        "seconds": seconds / samples,
         "peak_memory_mb": peak_memory(context.device),
         "levels": len(levels),
         "device": device_name(context.device),
         "threads": torch.get_num_threads(),
         "nondeterministic": sorted(nondeterministic),
     }
+
+
+def _is_usable(shard: Mapping[str, Tensor], batch: int | None) -> bool:
+    """Whether a stored shard can be a part of the prediction.
+
+    batch: rows of a network call in the shards before it; a helper may have had more memory. Maps
+    that are not compressed are of an earlier version.
+    """
+    return "map" not in shard and batch in (None, int(shard["batch"]))
 
 
 @torch.no_grad()
@@ -337,10 +340,9 @@ def _predict_shards(
             raise ValueError(f"detect returns a {type(detection).__name__}, not a Detection")
         detection.check(len(levels), x)
         shard = {"score": detection.score.double().cpu()}
-        if detection.map is not None:
-            shard["map"] = detection.map.float().cpu().contiguous()
+        maps = None if detection.map is None else detection.map.float().cpu().contiguous()
     description = f"of samples {keys[0]} to {keys[-1]}, the"
-    _check_finite(shard, description)
+    _check_finite(shard | ({} if maps is None else {"map": maps}), description)
     if detection.reconstruction is not None:
         _check_finite({"reconstruction": detection.reconstruction}, description)
         label = torch.tensor([split[i].label for i in indices], device=context.device)
@@ -359,6 +361,9 @@ def _predict_shards(
         if pictures is not None and retained[i]:
             first = sum(retained[:i])
             one["reconstruction"] = pictures[:, first : first + retained[i]].contiguous()
+        if maps is not None:
+            compressed = compress_maps(maps[:, begin:end].numpy())
+            one["map_chunks"] = torch.from_numpy(compressed.copy())
         before, after = (meter.evaluations * n // len(indices) for n in (begin, end))
         one["evaluations"] = torch.tensor(after - before)
         one["batch"] = torch.tensor(batch_limit(method))

@@ -265,7 +265,7 @@ def _evaluate(
     resolved: ResolvedExperiment, maps: Mapping[str, Artifact], path: Path
 ) -> Mapping[str, Any]:
     predictions = {
-        name: load_predictions(resolved.splits[name], artifact.path)
+        name: load_predictions(resolved.splits[name], artifact.path, scratch=path.parent)
         for name, artifact in maps.items()
     }
     calibration, val, test = (predictions[name] for name in PREDICTED_SPLITS)

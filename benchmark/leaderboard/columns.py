@@ -129,7 +129,7 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
         ),
         Column("train\nsteps", lambda entry: count_text(cost_of(entry, "train_steps"))),
         Column("params\nM", lambda entry: number_text(cost_of(entry, "parameters"), 1e6)),
-        Column("evals\n/image", lambda entry: number_text(cost_of(entry, "evaluations_per_image"))),
+        Column("evals\n/image", lambda entry: calls_text(cost_of(entry, "evaluations_per_image"))),
         Column("GFLOP\n/image", lambda entry: number_text(cost_of(entry, "gflops_per_image"))),
     ]
 
@@ -195,6 +195,16 @@ def count_text(value: float | None) -> str:
     ('700', '-')
     """
     return "-" if value is None else f"{value:.0f}"
+
+
+def calls_text(value: float | None) -> str:
+    """Network evaluations per image as text, four digits; "-" for None.
+
+    >>> from adbench.benchmark.leaderboard.columns import calls_text
+    >>> calls_text(40.0), calls_text(2.25), calls_text(None)
+    ('40', '2.25', '-')
+    """
+    return "-" if value is None else f"{value:,.4g}"
 
 
 def reason_text(entry: Entry) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def subgroup_notes(records: Sequence[Record], metric: str, title: str) -> list[s
                 continue
             values = ", ".join(
                 f"{value} {_with_interval(subgroup['metrics'][metric])}"
-                for value, subgroup in field["subgroups"].items()
+                for value, subgroup in sorted(field["subgroups"].items(), key=_rank)
             )
             among = f", of {gap['pairs']} pairs" if gap["pairs"] > 1 else ""
             largest = f"{_with_interval(gap)} ({gap['higher']} over {gap['lower']}{among})"
@@ -50,6 +51,17 @@ def subgroup_notes(records: Sequence[Record], metric: str, title: str) -> list[s
     if len(lines) > MAX_NOTES:
         notes.append(f"Smaller gaps between subgroups: {len(lines) - MAX_NOTES} more, in records.")
     return notes
+
+
+def _rank(item: tuple[str, Any]) -> tuple[float, str]:
+    """Ranges of a number in its order, words by the alphabet; JSON has them sorted as text."""
+    first, _, _ = item[0].partition(" ")
+    if first == "below":
+        return -math.inf, item[0]
+    try:
+        return float(first), item[0]
+    except ValueError:
+        return math.inf, item[0]
 
 
 def _with_interval(values: Mapping[str, Any]) -> str:

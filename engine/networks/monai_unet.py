@@ -17,6 +17,7 @@ from monai.networks.nets.diffusion_model_unet import (
 from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention, silu
 
+from .average_pool import AveragePool3d
 from .folding import fold_blocks, unfold_blocks
 
 
@@ -225,7 +226,9 @@ def patch_monai_blocks(
     """
     fuse_attention(net)
     for part in net.modules():
-        if isinstance(part, FusedAttention):
+        if type(part) is nn.AvgPool3d:
+            part.__class__ = AveragePool3d
+        elif isinstance(part, FusedAttention):
             for value in part.out_proj.parameters() if zero_attention else ():
                 nn.init.zeros_(value)
         elif type(part) is DiffusionUNetResnetBlock:

@@ -15,9 +15,9 @@ from hashlib import blake2b
 import numpy as np
 
 from .connected_components import Array
-from .per_volume import pixels_of_volumes
+from .per_volume import samples_of_volumes
 from .range_based import point_adjusted_f1, range_auc, ranges_of, volume_under_surface
-from .ranking import PixelScores
+from .ranking import Pixels
 
 SERIES_METRICS = ("range_auc_roc", "range_auc_pr", "vus_roc", "vus_pr", "pa_f1_oracle",
     "pa_f1_random")  # fmt: skip
@@ -26,7 +26,7 @@ MAX_BUFFER = 100
 """The largest buffer of a range, in steps: about the period of the series of TSB-AD."""
 
 
-def largest_buffer(pixels: PixelScores, groups: Sequence[str]) -> int:
+def largest_buffer(pixels: Pixels, groups: Sequence[str]) -> int:
     """Return the buffer of R-AUC, which is the largest of VUS: the median length of the anomalous
     ranges of all series, at most MAX_BUFFER steps; 0 without a range.
 
@@ -43,13 +43,13 @@ def largest_buffer(pixels: PixelScores, groups: Sequence[str]) -> int:
     """
     lengths = [
         last + 1 - first
-        for _, rows in pixels_of_volumes(pixels, groups)
-        for first, last in ranges_of(np.concatenate([pixels.truth[row] for row in rows]))
+        for members in samples_of_volumes(groups)
+        for first, last in ranges_of(pixels.take(members).truth)
     ]
     return min(int(np.median(lengths)), MAX_BUFFER) if lengths else 0
 
 
-def per_series_metrics(pixels: PixelScores, groups: Sequence[str]) -> dict[str, Array]:
+def per_series_metrics(pixels: Pixels, groups: Sequence[str]) -> dict[str, Array]:
     """Metrics of ranges of each series by itself, (N,) each, in 0..1; higher is better.
 
     The value of a series stands at its first sample, with NaN at its others, so that a mean over
@@ -73,9 +73,9 @@ def per_series_metrics(pixels: PixelScores, groups: Sequence[str]) -> dict[str, 
     """
     metrics = {name: np.full(len(pixels.counts), np.nan) for name in SERIES_METRICS}
     buffer = largest_buffer(pixels, groups)
-    for first, rows in pixels_of_volumes(pixels, groups):
-        truth = np.concatenate([pixels.truth[row] for row in rows])
-        score = np.concatenate([pixels.score[row] for row in rows])
+    for members in samples_of_volumes(groups):
+        first, series = members[0], pixels.take(members)
+        score, truth = series.score, series.truth
         area = range_auc(score, truth, buffer)
         volume = volume_under_surface(score, truth, buffer)
         adjusted = point_adjusted_f1(score, truth, _random_scores(groups[first]))

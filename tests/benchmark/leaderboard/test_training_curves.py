@@ -101,5 +101,13 @@ def gap_record(value: float, seed: int = 0) -> dict[str, Any]:
 def test_notes_name_the_largest_gaps_first_and_not_all() -> None:
     notes = subgroup_notes([gap_record(k / 100, k) for k in range(20)], "pixel_ap", "pixel AP")
     assert notes[0].endswith("largest gap 0.190 (F over M).") and "(seed 19)" in notes[0]
+    ages = gap_record(0.1)
+    sex = ages["metadata"].pop("sex")
+    names = ("100 and above", "40 to 60", "60 to 100", "below 40")  # as JSON sorts them
+    sex["subgroups"] = dict.fromkeys(names, sex["subgroups"]["F"])
+    ages["metadata"]["age"] = sex
+    (note,) = subgroup_notes([ages], "pixel_ap", "pixel AP")
+    order = [note.index(name) for name in ("below 40", "40 to 60", "60 to 100", "100 and above")]
+    assert order == sorted(order)
     assert len(notes) == MAX_NOTES + 1 and notes[-1].startswith("Smaller gaps between subgroups: 8")
     assert any("by sex: F 0.900 [0.800, 1.000]" in note for note in board([gap_record(0.1)]).notes)
