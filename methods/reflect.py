@@ -90,7 +90,7 @@ class REFLECT(Method):
     """REFLECT: what one step of a rectified flow corrects in a code and in the image decoded.
 
     reflow: number of further rounds of training, on the ends of the flow of the round before.
-    reflow_steps: training steps of each.
+    reflow_steps: training steps of each; None for as many as the first round has.
     sampling_steps: of Euler's method, at most.
     clips: the largest difference that counts, of images in [-1, 1] and of codes of unit variance.
     blurs: standard deviations of the blur of either map, in pixels and in positions of the code.
@@ -115,7 +115,7 @@ class REFLECT(Method):
         self, spec: Spec, *,
         size: Count | None = 256, codec: KLConfig = CODEC, network: HeadsUNetConfig = NETWORK,
         corruption: Corruption = CORRUPTION, training: Training = TRAINING,
-        reflow: Natural = 0, reflow_steps: Count = 100_000, sampling_steps: Count = 1,
+        reflow: Natural = 0, reflow_steps: Count | None = None, sampling_steps: Count = 1,
         clips: Pair[Positive] = (0.4, 0.4), blurs: Pair[NonNegative] = (3.0, 1.0),
         combine: Combine = "arithmetic",
     ) -> None:  # fmt: skip
@@ -129,8 +129,8 @@ class REFLECT(Method):
         )  # fmt: skip
         self.plan, self.codec_plan = training, codec.plan(training)
         if reflow:
-            self.reflow_plan = replace(training, steps=reflow_steps)
-        else:
+            self.reflow_plan = replace(training, steps=reflow_steps or training.steps)
+        elif reflow_steps:
             self.ineffective_arguments["reflow_steps",] = "reflow_steps are of reflow=1 and more"
         self.corruption, self.reflow, self.sampling_steps = corruption, reflow, sampling_steps
         self.clips, self.blurs = tuple(clips), tuple(blurs)

@@ -54,11 +54,11 @@ class ProcessConfig:
 
         gaussian_only: arguments that rectified flow has no use for
 
-        >>> ProcessConfig().ineffective("eta")
+        >>> ProcessConfig(solver="heun").ineffective("eta")
         {('solver',): 'solver is of process=flow'}
         """
         if not self.is_flow:
-            return {("solver",): "solver is of process=flow"}
+            return {("solver",): "solver is of process=flow"} if self.solver == "heun" else {}
         return {
             (name,): f"{name} is of Gaussian diffusion, and has no effect with process=flow"
             for name in gaussian_only
