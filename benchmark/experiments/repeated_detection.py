@@ -85,6 +85,7 @@ class RepeatedDetection(Method):
         self.spec, self.method = method.spec, method
         self.repeats, self.covariance = repeats, covariance
         self.levels, self.published = method.levels, method.published  # pyright: ignore[reportAttributeAccessIssue]
+        self.batch_dependent = method.batch_dependent
         self.ineffective_arguments = {}
 
     def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
