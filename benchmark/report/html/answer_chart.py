@@ -91,7 +91,7 @@ def answer_chart(board: Leaderboard) -> Chart | None:
             **{"textcoords": "offset points", "va": "center", "annotation_clip": False},
             "xycoords": axes.get_yaxis_transform(),
         }
-        ink = {"color": FAINT, "style": "italic"} if baseline else {"color": INK}
+        ink: dict[str, Any] = {"color": FAINT, "style": "italic"} if baseline else {"color": INK}
         axes.annotate(short, (0, row), xytext=(-30, 0), ha="right", **style, **ink)
         style |= {"color": colour, "weight": "bold"}
         axes.annotate(letter(k), (0, row), xytext=(-14, 0), ha="center", **style)
