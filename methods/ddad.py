@@ -348,6 +348,7 @@ class DDAD(Method):
         self.student = AdaptedFeatures(
             adaptation.features, batch_statistics=quirks.student_batch_statistics
         )
+        self.student.trunk.perceptual.check_sides(self.canvas.padded_shape)
         about = f"{self.noise} on {self.canvas}, {self.student.weights_id} adapted"
         self.denoiser = Denoiser(
             net, schedule.build(), clip=self.canvas.range if linear_mix else None,

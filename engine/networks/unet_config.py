@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ..runtime.setting_types import Count, Many, Natural, Positive
+from ..runtime.setting_types import Count, Depth, Many, Natural, Positive
 from .diffusion_unet import build_unet
 
 
@@ -31,7 +31,7 @@ class UNetConfig:
     """
 
     widths: Many[Count]
-    res_blocks: Count
+    res_blocks: Depth
     attention: Many[bool]
     head_channels: Count
 
@@ -49,7 +49,7 @@ class OptionalUNetConfig:
     """
 
     widths: Many[Count] | None = None
-    res_blocks: Count | None = None
+    res_blocks: Depth | None = None
     attention: Many[bool] | None = None
     head_channels: Count | Many[Natural] | None = None
 
@@ -73,7 +73,7 @@ class ScaledUNetConfig:
 
     width: Count
     mults: Many[Positive]
-    res_blocks: Count
+    res_blocks: Depth
 
     @property
     def widths(self) -> list[int]:
