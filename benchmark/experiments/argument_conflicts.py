@@ -124,11 +124,11 @@ def _construction_error(
         reason = " ".join(str(error).split()) or "no further reason"
         name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return f"{name}{reason[:200]}"
+    if conflict := _size_conflict(built):
+        return conflict
     for names, reason in built.ineffective_arguments.items():
         if asked_for & {*names}:
             return reason
-    if conflict := _size_conflict(built):
-        return conflict
     empty = (name for name, weight in built.named_parameters() if not weight.numel())
     return next((f"{name} would hold no number, a layer without channels" for name in empty), "")
 

@@ -81,7 +81,7 @@ def test_a_network_is_refused_before_very_many_layers_are_built() -> None:
         ("anoddpm", {"res_blocks": 10**6}),
         ("cddpm", {"encoder_layers": [101] * 4}),
     ):
-        with pytest.raises(RegistryError, match=r"1\.\.100"):
+        with pytest.raises(RegistryError, match="from 1 to 100"):
             REGISTRY.methods[name].arguments("check", settings)
 
 
