@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: env demo test lint docs lock picture clean
+.PHONY: env demo test test-page lint docs boards lock picture clean
 
 env: .venv/.made
 
@@ -25,13 +25,21 @@ demo: env
 test: env # a method is fitted by one worker
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
+test-page: env # the page in a real Chromium: $CHROMIUM, one on the PATH, or playwright's own
+	$(UV) pip install --quiet --python $(BIN)/python -r pyproject.toml --extra page
+	$(BIN)/python -m pytest tests/browser
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
 docs: env # into docs/_build/html; a warning is an error, a link that leads nowhere too
-	$(BIN)/python -m sphinx -q -n -W --keep-going -j auto -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html docs docs/_build/html
+
+boards: env # results/boards; interrupted, it goes on. Photographs come with scikit-image, digits with npm
+	$(UV) pip install --python $(BIN)/python --quiet scikit-image
+	nice $(BIN)/python results/boards/build.py
 
 picture: env # docs/packages.svg, of docs/architecture.md
 	$(BIN)/python docs/draw_packages.py

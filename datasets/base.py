@@ -126,6 +126,8 @@ class Sample:
     group: patient or recording that the sample comes from; no group is in two splits
     label: whether the sample is abnormal
     mask: (*S) bool, true where abnormal; None where no mask exists
+    boxes: in place of a mask, boxes around the anomalies, each (first of every axis, past the last
+        of every axis) in steps of S; () of a normal sample, None where nobody drew boxes
     roi: (*S) bool, true where the sample is evaluated (the brain); None for everywhere
     spacing: mm per step along each axis of S; None where unknown
     tags: strata of the sample, such as {"lesion": "stroke", "contrast": "0.6"}
@@ -148,6 +150,7 @@ class Sample:
     tags: Mapping[str, str] = field(default_factory=dict)
     counterpart: Tensor | None = None
     tile: Tile | None = None
+    boxes: tuple[tuple[int, ...], ...] | None = None
 
 
 class Split(Protocol):
@@ -195,7 +198,7 @@ def manifest(split: Split) -> list[ManifestEntry]:
 
 
 def content_hash(sample: Sample) -> str:
-    """Return a hex digest of a sample's values: x, label, mask, roi, spacing, tags and tile.
+    """Return a hex digest of a sample's values: x, label, mask, boxes, roi, spacing, tags and tile.
 
     sample: its healthy counterpart is left out, because no method and no detection metric reads it
 
@@ -214,6 +217,8 @@ def content_hash(sample: Sample) -> str:
     digest.update(repr(metadata).encode())
     if sample.tile is not None:
         digest.update(repr(tuple(sample.tile)).encode())
+    if sample.boxes is not None:
+        digest.update(repr(sample.boxes).encode())
     return digest.hexdigest()
 
 

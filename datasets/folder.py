@@ -18,6 +18,11 @@ size, in ground_truth/ or masks/, under their image's name (or NAME_mask.png): a
 masks/<kind>/NAME.png, or masks/NAME.png where no two images share a name. Once there is one, every
 abnormal image of val and test needs one; without any, images are judged whole.
 
+In place of masks there may be boxes, <root>/boxes.csv with the columns file, x, y, width, height:
+a row per box, in pixels of the stored image from its top left corner. And <root>/metadata.csv, with
+the column file and others such as age, sex, scanner or site: metrics are then reported for each of
+these groups (layouts/image_tables.py).
+
 PNG, JPEG, TIFF and BMP are read, of 8 or 16 bits, gray or coloured (images.py).
 """
 
@@ -27,7 +32,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .base import Count, FourFractions, Natural, Pair, first_names
 from .io.directories import find_files, list_directory, name_conflicts
@@ -43,6 +48,7 @@ from .io.folder_names import (
 )
 from .io.images import SUFFIXES
 from .io.value_range import ValueRange
+from .layouts.image_tables import BOXES, read_image_tables
 from .preparation.file_dataset import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions
@@ -102,7 +108,12 @@ class Folder(ImageDataset):
         images, problems, left_out = _find_images(base)
         paired, unpaired = _pair_masks(images, base)
         problems += unpaired
-        has_masks = bool(paired)
+        tables = read_image_tables(base, list(images))
+        problems += tables.problems
+        has_masks, has_boxes = bool(paired), bool(tables.boxes)
+        if has_boxes and (has_masks or self.tile is not None):
+            other = "masks" if has_masks else "tile="
+            problems.append(f"{BOXES} does not go with {other}: leave out one of them")
         cases = []
         for image, (pool, kind) in images.items():
             name, masks = _relative_name(image, base), paired.get(image, [])
@@ -115,8 +126,12 @@ class Folder(ImageDataset):
             elif kind and has_masks and not masks and pool != "train":
                 problems.append(f"{name} has no mask, and others have one ({image.stem}.png)")
             files = {"image": image} | ({"mask": masks[0]} if masks else {})
-            tags = {"kind": kind} if kind else {}
-            cases.append(Case(name, group or name, files, pool, bool(kind), tags))
+            extra: dict[str, Any] = {**tables.metadata.get(image, {})}
+            extra |= {"kind": kind} if kind else {}
+            if has_boxes:
+                extra["boxes"] = tables.boxes.get(image, [])
+                problems += _box_problems(name, bool(kind), pool, extra["boxes"])
+            cases.append(Case(name, group or name, files, pool, bool(kind), extra))
         problems += name_conflicts((case.files["image"] for case in cases), base)
         self._has_masks = has_masks
         self._has_labels = any(c.label and (c.pool == "train" or self.labels) for c in cases)
@@ -126,7 +141,7 @@ class Folder(ImageDataset):
             for path, reason in left_out.items()
             if any(find_files(path, SUFFIXES, 5))
         ]
-        return DatasetIndex(cases, problems, notes, left_out=left_out)
+        return DatasetIndex(cases, problems, notes, tables.files, left_out=left_out)
 
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
         unpublished = {case.pool for case in cases} == {""}
@@ -140,6 +155,12 @@ class Folder(ImageDataset):
             return ""
         match = self._pattern.search(image.name)
         return match[1] if match else None
+
+
+def _box_problems(name: str, abnormal: bool, pool: str, boxes: Sequence[Any]) -> list[str]:
+    if abnormal and not boxes and pool != "train":
+        return [f"{name} has no box in {BOXES}, and others have one"]
+    return [f"{name} has a box in {BOXES}, and is called normal"] if boxes and not abnormal else []
 
 
 def _compile_group_pattern(group: str | None) -> re.Pattern[str] | None:

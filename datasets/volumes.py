@@ -168,7 +168,8 @@ class Volumes(FileDataset):
                 )
                 continue
             group = match[0] if match else subject.subject or subject.name
-            extra = {"kind": subject.kind} if subject.label else {}
+            extra = {**bids.metadata.get(subject.subject, {})}
+            extra |= {"kind": subject.kind} if subject.label else {}
             cases.append(
                 Case(subject.name, group, subject.files, subject.pool, subject.label, extra)
             )

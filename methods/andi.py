@@ -27,7 +27,6 @@ from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
 from ..engine.noise.noise import NoiseName
 from ..engine.noise.noise_config import NoiseConfig
@@ -82,7 +81,7 @@ class ANDi(Method):
         super().__init__(spec)
         if every < 1 or not 0 <= lowest < 1000:
             raise ValueError(f"every is at least 1 and lowest in 0..999, not {every} and {lowest}")
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         self.noise, self.inference_noise = noise.build(), noise.build(inference_noise)
         net = network.build(len(spec.shape), spec.channels)
         self.denoiser = Denoiser(net, schedule.build(), trained_on=f"{self.noise} on {self.canvas}")

@@ -10,7 +10,7 @@ one level, for all of a batch); heads as trained (`eval_heads=1` is theirs); the
 is trained on, where theirs crops the middle 235 pixels. Their other experiments: Gaussian noise in
 the reverse steps (`reverse_noise="gaussian"`) after simplex noise of one of several wavelengths
 (`detect_frequency`), begun one level too high (`index_shift`); noise added level by level
-(`gradual`).
+(`gradual`). With `process="flow"` the same is done by rectified flow.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import build_unet, set_heads, side_divisor
+from ..engine.networks.diffusion_unet import build_unet, set_heads
 from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise, NoiseName
 from ..engine.noise.noise_config import MixedNoiseConfig
@@ -35,6 +34,7 @@ from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Fraction, Level, Positive
+from ..engine.sampling.process_config import GAUSSIAN_PROCESS, ProcessConfig
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,
@@ -126,7 +126,7 @@ class AnoDDPM(Method):
     levels, published = (50, 100, 150, 200, 250, 300, 400, 500, 600), 250
     inference = frozenset(
         ["sampling_steps", "eta", "variance", "repeats", "average", "eval_heads", "detect_noise",
-         "detect_frequency", "reverse_noise", "gradual", "index_shift"]
+         "detect_frequency", "reverse_noise", "gradual", "index_shift", "solver"]
     )  # fmt: skip
 
     search_space = SearchSpace(
@@ -145,11 +145,14 @@ class AnoDDPM(Method):
         sampling_steps: Count | None = None,
         eta: Fraction = 1.0, variance: Literal["small", "large"] = "large", repeats: Count = 1,
         average: Literal["reconstruction", "map"] = "reconstruction",
-        detection_noise: DetectionNoise = SAME_NOISE, quirks: AnoDDPMQuirks = CORRECTED,
+        detection_noise: DetectionNoise = SAME_NOISE, process: ProcessConfig = GAUSSIAN_PROCESS,
+        quirks: AnoDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        if process.is_flow and (detection_noise.gradual or quirks.index_shift):
+            raise ValueError("gradual and index_shift are of Gaussian diffusion, not process=flow")
         widths, ndim = network.widths, len(spec.shape)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
 
         def noise_of(name: str, frequency: float) -> Noise:
             if name == "random":
@@ -167,14 +170,16 @@ class AnoDDPM(Method):
         split_into_heads(widths, quirks.eval_heads or network.heads, attend)  # or raise
         net = build_unet(ndim, spec.channels, widths, res_blocks=network.res_blocks, updown=True,
             attention=attend, head_channels=split_into_heads(widths, network.heads, attend),
-            eps=1e-5, zero_attention=True)  # fmt: skip
-        self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range,
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
+        self.ineffective_arguments |= process.ineffective(
+            "beta", "eta", "variance", "reverse_noise"
+        )
+        self.denoiser = process.build_denoiser(net, schedule.build(), clip=self.canvas.range,
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
         self.plan = training
-        self.chain, self.max_level = (
-            SamplingConfig(sampling_steps, eta, variance, repeats),
-            max_level,
-        )
+        self.chain = process.sampling(SamplingConfig(sampling_steps, eta, variance, repeats))
+        self.max_level = max_level
         self.augment, self.average, self.quirks = augment, average, quirks
         self.gradual = detection_noise.gradual
 

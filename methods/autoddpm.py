@@ -31,7 +31,6 @@ from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.pretrained import FeaturesName, build_perceptual
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
 from ..engine.noise.noise import NoiseName
 from ..engine.noise.noise_config import NoiseConfig
@@ -194,7 +193,7 @@ class AutoDDPM(Method):
         quirks: AutoDDPMQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths), low=0.0)
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor, low=0.0)
         self.noise, self.inpaint_noise = (
             noise.build(name, shared=quirks.shared_noise)
             for name in (None, inpainting.inpaint_noise)

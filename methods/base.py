@@ -120,6 +120,9 @@ class Method(nn.Module, ABC):
                 f"not of {len(spec.shape)}"
             )
         self.spec = spec
+        self.batch_dependent = False
+        """Whether a sample's result depends on the other samples of its batch, as published code
+        may have it: the benchmark then predicts batches of one size on every device."""
         self.ineffective_arguments: dict[tuple[str, ...], str] = {}
         """By the names of the arguments that decide it: why what they are for cannot happen with
         these samples. The benchmark refuses that where one of these arguments was asked for; with

@@ -157,9 +157,8 @@ class MaskedBernoulli(Method):
         quirks: BernoulliQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        widths = network.widths
         self.canvas = ResizePad(
-            spec.shape, size, side_divisor(codec.coder_widths) * side_divisor(widths), low=0.0
+            spec.shape, size, side_divisor(codec.coder_widths) * network.side_divisor, low=0.0
         )
         self.codec = Binary((spec.channels, *self.canvas.padded_shape), bits=codec.bits,
             size=codec.coder_size, widths=codec.coder_widths)  # fmt: skip

@@ -35,7 +35,6 @@ from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.networks.context_encoder import ContextEncoder
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.masked_autoencoder import MaskedAutoencoder
 from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
@@ -152,7 +151,7 @@ class CDDPM(Method):
         if not ensemble or min(ensemble) <= 0:
             raise ValueError(f"ensemble is one or more numbers above 0, not {list(ensemble)}")
         ndim = len(spec.shape)
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         self.noise = noise.build(shared=quirks.shared_noise)
         net = network.build(ndim, spec.channels, vector=code)
         self.encoder = ContextEncoder(

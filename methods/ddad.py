@@ -14,7 +14,8 @@ weights a package ships, not WideResNet-101's; while they adapt, its norms keep 
 they came with (`student_batch_statistics`: they take the batch's, so that a sample's loss depends
 on the other samples of its batch and on how many fit into memory). The paper's w and lengths of
 training were chosen for every category on its test set; here one setting serves all.
-DDAD-S is `width=32, heads=2, dropout=0.3, batch=16`.
+DDAD-S is `width=32, heads=2, dropout=0.3, batch=16`. With `process="flow"` the same is done by
+rectified flow, whose steps add no noise.
 
 `conditioning="linear_mix"` and `combine="thresholds"` are those of the re-implementation
 Diffusion-Based-AD: the sample itself is mixed in, the estimate clipped and its noise not; each map
@@ -35,13 +36,12 @@ import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.adapted import AdaptedFeatures
 from ..engine.features.pretrained import FeaturesName
-from ..engine.networks.diffusion_unet import build_unet, side_divisor
+from ..engine.networks.diffusion_unet import build_unet
 from ..engine.networks.per_sample_dropout import PerSampleDropout
 from ..engine.networks.unet_config import AttentionSidesUNetConfig, split_into_heads
 from ..engine.noise.noise import Noise
@@ -63,6 +63,7 @@ from ..engine.runtime.setting_types import (
 from ..engine.runtime.transfer import to_device
 from ..engine.sampling.continuous_batching import run_chains
 from ..engine.sampling.guidance import image_conditioned_guidance
+from ..engine.sampling.process_config import GAUSSIAN_PROCESS, ProcessConfig
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
     enumerate_chains,
@@ -73,6 +74,7 @@ from ..engine.sampling.step_noise import StepNoise
 from ..engine.sampling.target_mixing import TargetMixing
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
+from ..engine.training.weight_penalty import squared_norm
 from ..engine.transforms.blur import gaussian_blur
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
@@ -321,9 +323,11 @@ class DDAD(Method):
         schedule: ScheduleConfig = SCHEDULE, noise: DDADNoiseConfig = NOISE,
         training: DDADTraining = TRAINING, adaptation: Adaptation = ADAPTATION,
         sampling: ConditionedSampling = SAMPLING, fusion: MapFusion = FUSION,
+        process: ProcessConfig = GAUSSIAN_PROCESS,
         quirks: DDADQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        self.batch_dependent = quirks.norm == "batch"
         stride, thresholds, smooth = sampling.stride, fusion.thresholds, fusion.smooth
         if stride < 1 or (thresholds is not None and min(thresholds) <= 0):
             raise ValueError(
@@ -332,7 +336,7 @@ class DDAD(Method):
         if smooth < 1 or smooth % 2 == 0:
             raise ValueError(f"smooth is odd, not {smooth}")
         widths = network.widths
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         fields = noise.build(z="t" if noise.z == "channel" else noise.z)
         self.noise = ChannelSharedNoise(fields) if noise.z == "channel" else fields
         attend = network.attention_levels(self.canvas.padded_shape)
@@ -340,7 +344,8 @@ class DDAD(Method):
         head_channels = network.head_channels or split_into_heads(widths, network.heads, attend)
         net = build_unet(2, spec.channels, widths, res_blocks=network.res_blocks,
             updown=network.updown, attention=attend, head_channels=head_channels,
-            eps=1e-5, zero_attention=True)  # fmt: skip
+            eps=1e-5, zero_attention=True, fold=network.fold,
+            groups=network.groups)  # fmt: skip
         self.dropout, linear_mix = (
             PerSampleDropout(net, network.dropout),
             sampling.conditioning == "linear_mix",
@@ -350,7 +355,11 @@ class DDAD(Method):
         )
         self.student.trunk.perceptual.check_sides(self.canvas.padded_shape)
         about = f"{self.noise} on {self.canvas}, {self.student.weights_id} adapted"
-        self.denoiser = Denoiser(
+        if process.is_flow and linear_mix:
+            raise ValueError("conditioning=linear_mix is of Gaussian diffusion, not process=flow")
+        self.ineffective_arguments |= process.ineffective("beta", "eta")
+        self.process_config = process
+        self.denoiser = process.build_denoiser(
             net, schedule.build(), clip=self.canvas.range if linear_mix else None,
             rederive_noise=not linear_mix, trained_on=about,
         )  # fmt: skip
@@ -371,12 +380,11 @@ class DDAD(Method):
 
         def loss(x: Tensor, label: Tensor, rng: Rng) -> Tensor:
             inner = self.canvas.forward(x)
-            with self.dropout.with_streams(rng):
+            with self.dropout.with_streams(rng, inner):
                 error = self.denoiser.loss(inner, rng, noise=self.noise) * inner[0].numel()
-            squares = sum(
-                (p.square().sum() for p in self.denoiser.parameters()), error.new_zeros(())
-            )
-            return error + self.penalty / 2 * squares
+            if not self.penalty:
+                return error
+            return error + self.penalty / 2 * squared_norm(self.denoiser.parameters())
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
         context.place(self)
@@ -431,7 +439,7 @@ class DDAD(Method):
         self, x: Tensor, target: Tensor, levels: Sequence[int], rng: Rng, w: float
     ) -> Tensor:
         """Reconstruct x (N, C, *outer) from each level, guided to target, (L * N, C, *outer)."""
-        process = self.denoiser.process_as(Gaussian)
+        process = self.denoiser.process
         to = process.schedule.to_level
         index, level = enumerate_chains([to(at) for at in levels], len(x), 1)
         streams = repeat_streams(rng, 1).rows(index)
@@ -445,14 +453,15 @@ class DDAD(Method):
         noisy = process.add_noise(x[index], higher, noise)
         if self.linear_mix:
             draws = StepNoise(streams.fork("step"), self.noise)
-            sampler = TargetMixing(process, draws, target, w, self.sampling.eta)
+            gaussian = self.denoiser.process_as(Gaussian)
+            sampler = TargetMixing(gaussian, draws, target, w, self.sampling.eta)
             return run_chains(self.denoiser, sampler, noisy, paths, samples=samples)
         return reverse_process(
             self.denoiser,
             noisy,
             paths,
             streams.fork("step"),
-            sampling=SamplingConfig(eta=self.sampling.eta),
+            sampling=self.process_config.sampling(SamplingConfig(eta=self.sampling.eta)),
             noise=self.noise,
             guide=image_conditioned_guidance(process, target, w),
             samples=samples,

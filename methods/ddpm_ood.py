@@ -22,7 +22,8 @@ amplitudes are in units of the training samples' root mean square, as in WaveNet
 
 The weights are those with the lowest loss on calibration samples (`select="last"`: those of the
 last step). Theirs are of the epoch with the lowest mean training loss, which is approximated so: a
-step's own loss depends on the levels it draws.
+step's own loss depends on the levels it draws. With `process="flow"` the same is done by rectified
+flow.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from msgspec import Meta
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule import ScheduleName, build_schedule, shift_snr
 from ..engine.features.pretrained import FeaturesName
 from ..engine.features.pretrained import build_perceptual as perceptual_network
@@ -48,6 +48,7 @@ from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import Count, Positive, Several
 from ..engine.sampling.multi_start import MultiStart
+from ..engine.sampling.process_config import GAUSSIAN_PROCESS, ProcessConfig
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
 from ..engine.transforms.amplitude import (
@@ -133,7 +134,8 @@ class DDPMOOD(Method):
         sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,
         bounded: bool = False,
         perceptual: FeaturesName | None = None, spectral: bool = False, calibration: Several = 256,
-        amplitude: Amplitude = "train", quirks: DDPMOODQuirks = CORRECTED,
+        amplitude: Amplitude = "train", process: ProcessConfig = GAUSSIAN_PROCESS,
+        quirks: DDPMOODQuirks = CORRECTED,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         axes = len(spec.shape)
@@ -141,7 +143,9 @@ class DDPMOOD(Method):
             raise ValueError("perceptual is of images and volumes, spectral of signals")
         net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
         largest = None if size is None else min(size, max(spec.shape))
-        self.canvas = ResizePad(spec.shape, largest, side_divisor(net["widths"]), low=0.0)
+        self.canvas = ResizePad(
+            spec.shape, largest, side_divisor(net["widths"], network.fold or 1), low=0.0
+        )
         self.noise, self.network = (
             build_noise(noise),
             None if perceptual is None else perceptual_network(perceptual),
@@ -158,15 +162,17 @@ class DDPMOOD(Method):
         peak = SILENCE if amplitude == "none" else PEAK
         clamp = (-peak, peak) if axes == 1 else self.canvas.range
         schedule = build_schedule(beta)
-        self.denoiser = Denoiser(
+        self.ineffective_arguments |= process.ineffective("beta", "snr_shift")
+        self.denoiser = process.build_denoiser(
             build_unet(axes, spec.channels, **net), shift_snr(schedule, snr_shift),
             clip=clamp if bounded else None, trained_on=about,
         )  # fmt: skip
         self.plan = training
         self.starts = MultiStart(
             sampling_steps, skip, measures=1 + (perceptual is not None) + spectral,
+            sampler=process.solver if process.is_flow else "plms",
             lagged=quirks.lagged, shared_history=quirks.leaking, final_noise=quirks.final_noise,
-            final_schedule=schedule if snr_shift != 1 else None,
+            final_schedule=None if snr_shift == 1 or process.is_flow else schedule,
         )  # fmt: skip
         self.rescale, self.calibration = quirks.rescale and axes > 1, calibration
 
@@ -177,7 +183,7 @@ class DDPMOOD(Method):
             return self.denoiser.loss(self._normalise(x), rng, noise=self.noise)
 
         if self.amplitude is not None:
-            self.unit = fit_unit(self.amplitude, train)
+            self.unit = fit_unit(self.amplitude, train).to(context.device)
         train_module(loss, self.denoiser, train, context, self.plan, validation=calibration)
         context.place(self)
         retry_out_of_memory(

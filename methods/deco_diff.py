@@ -24,13 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
-from ..engine.codecs.autoencoder import KL
+from ..engine.codecs.kl_config import KLConfig
 from ..engine.codecs.training import CodecTraining
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.deviation import Deviation
@@ -56,39 +55,10 @@ from ..engine.sampling.solvers import DdimOde
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import random_shift
-from ..engine.transforms.blur import enlarge, gaussian_blur
+from ..engine.transforms.difference_maps import Combine, combine_differences
 from ..engine.transforms.grid_mixing import mix_cells, random_cells
 from ..engine.transforms.resizing import ResizePad
 from .base import Detection, Method
-
-Combine = Literal["geometric", "arithmetic", "pixel", "code"]
-
-
-@dataclass(frozen=True)
-class CodecConfig:
-    """The autoencoder.
-
-    coder_widths: channels at each resolution, halved in between.
-    latent_channels: of the code.
-    kl, looks, adversary: weights of the divergence, of a perceptual and of an adversarial loss.
-    coder_steps, coder_batch, coder_lr: of its training.
-
-    >>> from adbench.datasets.base import Spec
-    >>> from adbench.methods.deco_diff import CodecConfig, DeCoDiff, DeCoDiffUNetConfig
-    >>> network = DeCoDiffUNetConfig(8, (1, 2), 1, attention=(False, True), heads=1)
-    >>> codec = CodecConfig(coder_widths=(4, 8), latent_channels=2)
-    >>> DeCoDiff(Spec(1, (16, 16)), size=None, codec=codec, network=network).codec.latent
-    (2, 8, 8)
-    """
-
-    coder_widths: Many[Count] = (128, 256, 512, 512)
-    latent_channels: Count = 4
-    kl: NonNegative = 1e-6
-    looks: NonNegative = 0.0
-    adversary: NonNegative = 0.0
-    coder_steps: Count = 23_200
-    coder_batch: Count = 16
-    coder_lr: Positive = 1e-4
 
 
 @dataclass(frozen=True)
@@ -96,9 +66,10 @@ class DeCoDiffUNetConfig(HeadsUNetConfig):
     """dropout: probability.
 
     >>> from adbench.datasets.base import Spec
-    >>> from adbench.methods.deco_diff import CodecConfig, DeCoDiff, DeCoDiffUNetConfig
+    >>> from adbench.engine.codecs.kl_config import KLConfig
+    >>> from adbench.methods.deco_diff import DeCoDiff, DeCoDiffUNetConfig
     >>> network = DeCoDiffUNetConfig(8, (1, 2), 1, attention=(False, True), heads=1, dropout=0.1)
-    >>> codec = CodecConfig(coder_widths=(4, 8))
+    >>> codec = KLConfig(coder_widths=(4, 8))
     >>> DeCoDiff(Spec(1, (16, 16)), size=None, codec=codec, network=network).dropout.rate
     0.1
     """
@@ -132,7 +103,7 @@ class Deviations:
     bank: Count = 512
 
 
-CODEC = CodecConfig()
+CODEC = KLConfig()
 NETWORK = DeCoDiffUNetConfig(256, (1, 2, 4), 2, attention=(True, True, True), heads=8)
 SCHEDULE = ScheduleConfig(T=10, beta="cosine")
 DEVIATIONS = Deviations()
@@ -160,7 +131,7 @@ class DeCoDiff(Method):
 
     def __init__(
         self, spec: Spec, *,
-        size: Count | None = 256, codec: CodecConfig = CODEC, network: DeCoDiffUNetConfig = NETWORK,
+        size: Count | None = 256, codec: KLConfig = CODEC, network: DeCoDiffUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, deviations: Deviations = DEVIATIONS,
         augment: bool = True, training: Training = TRAINING, stride: Count = 2,
         clips: Pair[Positive] = (0.4, 0.2), blurs: Pair[NonNegative] = (3.0, 1.0),
@@ -178,23 +149,16 @@ class DeCoDiff(Method):
             )
         if min(clips) <= 0:
             raise ValueError(f"differences are clipped above 0, not at {clips}")
-        widths = network.widths
         self.canvas = ResizePad(
-            spec.shape, size, side_divisor(codec.coder_widths) * side_divisor(widths)
+            spec.shape, size, side_divisor(codec.coder_widths) * network.side_divisor
         )
-        self.codec = KL(
-            (spec.channels, *self.canvas.padded_shape), latent_channels=codec.latent_channels,
-            widths=codec.coder_widths, middle=True, kl=codec.kl, looks=codec.looks,
-            range=self.canvas.range,
-            adversary={"weight": codec.adversary} if codec.adversary else None,
-        )  # fmt: skip
+        self.codec = codec.build(spec.channels, self.canvas)
         net = network.build(2, codec.latent_channels)
         self.dropout = PerSampleDropout(net, network.dropout)
         about = f"deviations of codes of {self.canvas}"
         self.denoiser = Denoiser(net, schedule.build(), process=Deviation, trained_on=about)
         self.plan = training
-        self.codec_plan = Training(codec.coder_steps, codec.coder_batch, codec.coder_lr, ema=None,
-            decay=training.decay)  # fmt: skip
+        self.codec_plan = codec.plan(training)
         self.cells, self.chances = tuple(cells), tuple(chances)
         self.disturbed, self.foreign, self.bank = disturbed, foreign, bank
         self.shift = 1 / 64 if augment else 0.0
@@ -218,7 +182,7 @@ class DeCoDiff(Method):
             def deviation(streams: Rng, shape: Sequence[int], level: Tensor) -> Tensor:
                 return self.sample_deviation(z, bank, streams, level)
 
-            with self.dropout.with_streams(rng):
+            with self.dropout.with_streams(rng, z):
                 return self.denoiser.loss(z, rng, noise=deviation)
 
         train_module(loss, self.denoiser, train, context, self.plan, "diffusion")
@@ -245,16 +209,9 @@ class DeCoDiff(Method):
         pixel: (M, *outer)
         code: (M, *S')
         """
-        pixel, code = (
-            gaussian_blur(difference.clamp(max=most) / most, blur, mode="symmetric")
-            for difference, most, blur in zip((pixel, code), self.clips, self.blurs, strict=True)
+        return combine_differences(
+            pixel, code, clips=self.clips, blurs=self.blurs, combine=self.combine
         )
-        code = enlarge(code, self.canvas.padded_shape)
-        if self.combine == "arithmetic":
-            return (pixel + code) / 2
-        if self.combine == "geometric":
-            return (pixel * code).sqrt()
-        return pixel if self.combine == "pixel" else code
 
     def sample_deviation(self, z: Tensor, bank: Tensor, rng: Rng, level: Tensor) -> Tensor:
         """Draw the deviations of codes at their levels, (N, C, *S'): in some cells by noise or by

@@ -31,7 +31,6 @@ from ..engine.diffusion.cold import ColdDiffusion
 from ..engine.diffusion.denoiser import Denoiser, Estimate
 from ..engine.diffusion.schedule import Schedule, sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
@@ -110,7 +109,7 @@ class DISYRE(Method):
                 f"chance lies in 0..1, radii rise from above 0 and a bank has samples: {chance}, "
                 f"{radius}, {bank}"
             )
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths), low=0.0)
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor, low=0.0)
         net = network.build(len(spec.shape), spec.channels, eps=1e-5)
         self.denoiser = Denoiser(
             net,

@@ -23,6 +23,7 @@ of plain weights (`model.pt`; files of averages are called `ema_...`): `ema=None
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -210,9 +211,8 @@ class Guided(Method):
         super().__init__(spec)
         if quirks.index_shift and sampling_steps is not None:
             raise ValueError("index_shift is of an encoding that leaves no step out")
-        widths = network.widths
         narrow = [int(classifier.classifier_width * m) for m in classifier.classifier_mults]
-        whole = max(side_divisor(widths), side_divisor(narrow))
+        whole = math.lcm(network.side_divisor, side_divisor(narrow))
         self.canvas = ResizePad(spec.shape, size, whole, low=0.0)
         net = network.build(len(spec.shape), spec.channels, out_channels=2 * spec.channels,
             labels=2 if class_cond else 0, eps=1e-5, zero_attention=True)  # fmt: skip

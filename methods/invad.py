@@ -31,7 +31,6 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.backbones import BackboneName
 from ..engine.features.feature_maps import FeatureMaps
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
@@ -74,7 +73,7 @@ class InvAD(Method):
     ) -> None:  # fmt: skip
         super().__init__(spec)
         maps = FeatureMaps(spec.channels, features, depths)
-        divisor = maps.strides[-1] * side_divisor(network.widths)
+        divisor = maps.strides[-1] * network.side_divisor
         self.canvas = backbone_canvas(spec.shape, size, divisor)
         self.codec = BackboneFeatures(
             (spec.channels, *self.canvas.padded_shape), maps, layer=len(depths) - 1

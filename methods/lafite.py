@@ -36,7 +36,6 @@ from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.memory_bank import MemoryBank
 from ..engine.features.pretrained import FeaturesName
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import HeadsUNetConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.out_of_memory import retry_out_of_memory
@@ -130,12 +129,11 @@ class LafitE(Method):
             )
         if memory.weights not in ("softmax", "inverse"):
             raise ValueError(f"weights are softmax or inverse, not {memory.weights!r}")
-        widths = network.widths
         side = max(
             size or max(spec.shape), ceil(MIN_INPUT_SIDE * max(spec.shape) / min(spec.shape))
         )
         self.canvas = ResizePad(spec.shape, side, low=0.0)
-        places = ResizePad(spec.shape, grid, side_divisor(widths)).padded_shape
+        places = ResizePad(spec.shape, grid, network.side_divisor).padded_shape
         shape = (spec.channels, *self.canvas.padded_shape)
         self.codec = Features(shape, features=features, grid=places)
         net = network.build(2, self.codec.latent[0])

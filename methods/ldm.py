@@ -216,7 +216,9 @@ class LDM(Method):
         net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
         wide = codec.coder_widths or ((128, 256) if codec.coder == "vq" else (128, 128, 256))
         halved = 2 ** len(wide) if codec.coder == "vq" else side_divisor(wide)
-        self.canvas = ResizePad(spec.shape, size, halved * side_divisor(net["widths"]), low=0.0)
+        self.canvas = ResizePad(
+            spec.shape, size, halved * side_divisor(net["widths"], network.fold or 1), low=0.0
+        )
         signals = len(spec.shape) == 1
         self.amplitude: Amplitude | None = amplitude if signals else None
         self.register_buffer("unit", torch.ones(()) if signals else None)
@@ -265,7 +267,7 @@ class LDM(Method):
             return self.denoiser.loss(self.codec.encode(self._normalise(x)), rng)
 
         if self.amplitude is not None:
-            self.unit = fit_unit(self.amplitude, train)
+            self.unit = fit_unit(self.amplitude, train).to(context.device)
         CodecTraining(self.codec, self.codec_plan, self.canvas, max_samples=self.measured,
             amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
         train_module(denoised, self.denoiser, train, context, self.plan, "diffusion")

@@ -186,7 +186,7 @@ class LDMOOD(Method):
         if perceptual is not None and axes == 1:
             raise ValueError("perceptual is of images and volumes, not of signals")
         net = unet_arguments(spec.shape, UNET_DEFAULTS, **network.overrides())
-        whole = 2 ** len(codec.coder_widths) * side_divisor(net["widths"])
+        whole = 2 ** len(codec.coder_widths) * side_divisor(net["widths"], network.fold or 1)
         self.canvas = ResizePad(spec.shape, size, whole, low=0.0)
         self.amplitude: Amplitude | None = amplitude if axes == 1 else None
         self.register_buffer("unit", torch.ones(()) if axes == 1 else None)
@@ -234,7 +234,7 @@ class LDMOOD(Method):
             return self.denoiser.loss(self.codec.encode(self._normalise(x)) * self.b_scale, rng)
 
         if self.amplitude is not None:
-            self.unit = fit_unit(self.amplitude, train)
+            self.unit = fit_unit(self.amplitude, train).to(context.device)
         CodecTraining(self.codec, self.codec_plan, self.canvas, fit_scale=self.quirks.scaled,
             amplitude=self.amplitude, unit=self.unit).train(train, context)  # fmt: skip
         train_module(

@@ -28,7 +28,6 @@ from torch import Tensor
 from ..datasets.base import Spec, Split
 from ..engine.diffusion.denoiser import Denoiser
 from ..engine.diffusion.schedule_config import ScheduleConfig
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import MiddleAttentionUNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
@@ -138,8 +137,7 @@ class MDDPM(Method):
             raise ValueError(
                 f"cuts are at least 0, share lies in 0..1 and band rises: {cuts}, {share}, {band}"
             )
-        widths = network.widths
-        self.canvas = ResizePad(spec.shape, size, side_divisor(widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         self.noise = noise.build(shared=quirks.shared_noise)
         net = network.build(len(spec.shape), spec.channels)
         about = f"{self.noise} on {self.canvas}"

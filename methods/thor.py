@@ -32,7 +32,6 @@ from ..engine.diffusion.gaussian import Gaussian
 from ..engine.diffusion.schedule import sampling_levels
 from ..engine.diffusion.schedule_config import ScheduleConfig
 from ..engine.features.pretrained import FeaturesName, build_perceptual
-from ..engine.networks.diffusion_unet import side_divisor
 from ..engine.networks.unet_config import UNetConfig
 from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
@@ -131,7 +130,7 @@ class THOR(Method):
         super().__init__(spec)
         if kernel < 1 or kernel % 2 == 0 or every < 1:
             raise ValueError(f"kernel is odd and every at least 1, not {kernel} and {every}")
-        self.canvas = ResizePad(spec.shape, size, side_divisor(network.widths))
+        self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         self.trained = replace(self.canvas, low=0.0) if quirks.train_unit else self.canvas
         self.noise = noise.build(shared=quirks.shared_noise)
         net = network.build(2, spec.channels)

@@ -123,7 +123,7 @@ class WaveNetOOD(Method):
             return self.denoiser.loss(to_units(x, self._amplitude_unit(x)), rng)
 
         self.starts.check_calibration_size(calibration)
-        self.unit = fit_unit(self.amplitude, train)
+        self.unit = fit_unit(self.amplitude, train).to(context.device)
         context.place(self)
         train_module(loss, self.denoiser, train, context, self.plan)
         retry_out_of_memory(

@@ -21,6 +21,7 @@ from ...engine.runtime.context import TrainingContext
 from ...methods.base import Method
 from ..evaluation.hdf5_arrays import read_array
 from ..evaluation.load_predictions import assemble_predictions
+from ..evaluation.metrics.ranking import PixelScores
 from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import Protocol
 from ..evaluation.tile_stitching import samples_without_images
@@ -298,6 +299,8 @@ def load_record(
 
 def _experiment(record: Mapping[str, Any], registry: Registry) -> Experiment:
     """The experiment that a record is of, at its chosen level alone."""
+    protocol = Protocol.from_dict(record["protocol"])
+    protocol.require_unscored_maps("a detector of new samples")
     return Experiment(
         method=registry.method(record["method"]["name"]),
         method_args=record["method"]["args"],
@@ -305,7 +308,7 @@ def _experiment(record: Mapping[str, Any], registry: Registry) -> Experiment:
         dataset_args=record["dataset"]["args"],
         seed=record["seed"],
         profile=record["profile"],
-        protocol=Protocol.from_dict(record["protocol"]),
+        protocol=protocol,
         levels=(record["level"]["chosen"],),
     )
 
@@ -337,7 +340,7 @@ def _prediction(
     at_level, filtered, segmentations = ground.at_level(0), None, None
     if predictions.map is not None:
         filtered = ground.filtered_maps(0)
-    if at_level.pixels is not None and ground.roi is not None and threshold is not None:
+    if isinstance(at_level.pixels, PixelScores) and threshold is not None:
         segmentations = np.zeros(ground.roi.shape, bool)
         segmentations[ground.roi] = ground.binarize(at_level.pixels, threshold)
     return Prediction(predictions.keys, at_level.score, filtered, segmentations)

@@ -155,7 +155,7 @@ def evaluate(
             "use fixed:<number>, oracle, or healthy@5% with calibration maps"
         )
     if protocol.healthy_percent is not None and calibration is None:
-        point = OperatingPoint(splits.test.at_level(0), 0, None, None)
+        point = OperatingPoint(splits.test.at_level(0), 0, None)
     else:
         point = splits.operating_point(0)
     rows = point.sample_results()

@@ -86,7 +86,10 @@ class Results:
         ]
         if len(boards) == 1:
             return boards[0]
-        titles = ", ".join(board.title for board in boards or self.leaderboards())
+        titles = ", ".join(
+            f"{board.entries[0].record['dataset']['name']} ({board.title})"
+            for board in boards or self.leaderboards()
+        )
         raise ReportError(f"{len(boards)} leaderboards fit {dataset!r}; there are {titles}")
 
     def to_frame(self) -> pandas.DataFrame:

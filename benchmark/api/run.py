@@ -51,7 +51,7 @@ class RunOptions(TypedDict, total=False):
     budget: int | None
     device: str
     dtype: str
-    compile: bool
+    compile: bool | str
     workers: int | None
     micro: int | None
     checkpoint_interval: float

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.run_config import OptionError, RunConfig
+from .growth import measure_growth, parse_growth
 
 if TYPE_CHECKING:
     from ...engine.runtime.context import TrainingContext
@@ -31,6 +34,7 @@ def measure_speed(
     loading: bool = False,
     noise: bool = False,
     maps: int | None = None,
+    growth: Sequence[str] = (),
     progress: bool = True,
     **options: Any,
 ) -> list[Measurement]:
@@ -44,6 +48,7 @@ def measure_speed(
     against: reference implementations to measure too, of REFERENCES
     loading: whether reading training data keeps up        noise: time simplex noise too
     maps: evaluate so many maps of 256 x 256
+    growth: how time and memory grow, as images=1000,3000,10000 or records=... or artifacts=...
     options: of RunConfig: levels, profile, settings, data, registry, device, dtype, compile
 
     >>> import adbench
@@ -57,7 +62,7 @@ def measure_speed(
     config = RunConfig.from_options(methods=methods, datasets=dataset, baselines=False, **options)
     measurements, _ = measure_config(
         config, make_reporter(quiet=not progress), images=images, rounds=rounds, batch=batch,
-        against=against, loading=loading, noise=noise, maps=maps,
+        against=against, loading=loading, noise=noise, maps=maps, growth=growth,
     )  # fmt: skip
     return measurements
 
@@ -73,8 +78,12 @@ def measure_config(
     loading: bool,
     noise: bool,
     maps: int | None,
+    growth: Sequence[str] = (),
+    folder: Path | None = None,
 ) -> tuple[list[Measurement], int]:
     """Return the measurements of `measure_speed`, and how many methods failed.
+
+    folder: on whose disk data is made up; None for the system's folder of temporary files
 
     >>> from rich.console import Console
     >>> from adbench.benchmark.api.notebook import NotebookReporter
@@ -98,7 +107,8 @@ def measure_config(
     context = replace(context, compile=config.compile, batch=batch or context.batch)
     registry = Registry.read(*config.registry)
     measurements, failed = list[Measurement](), 0
-    if config.methods or maps is None:
+    sizes = parse_growth(growth)
+    if config.methods or (maps is None and not sizes):
         if not config.methods and not config.suite:
             config = replace(config, methods=tuple(registry.methods))
         experiments = expand_matrix(config.resolve(registry, context.device), registry)
@@ -109,6 +119,10 @@ def measure_config(
         reporter.print_line(f"pixel metrics of {maps} maps")
         where = describe_machine(device_context("cpu", "float32"))
         measurements.append(measure_metrics(maps, rounds=rounds, machine=where))
+    if sizes:
+        reporter.print_line(f"growth of {', '.join(sizes)}")
+        where = describe_machine(device_context("cpu", "float32"))
+        measurements += measure_growth(sizes, folder or Path(tempfile.gettempdir()), where)
     return measurements, failed
 
 

@@ -58,8 +58,7 @@ def ls(
         if json:
             print_json([item.as_dict(time.time()) for item in items])
             return
-        for line in format_table(items):
-            echo(line)
+        echo("\n".join(format_table(items)))
 
 
 @app.command()

@@ -40,7 +40,7 @@ MAX_FOLDERS = 20
 def prepare(
     name: DatasetName, json: Json = False, traceback: Traceback = False, **options: Any
 ) -> None:
-    """Read, check and preprocess a dataset once. An interrupted call goes on where it stopped.
+    """Read, check and preprocess a dataset once. Run again after an interruption, it continues.
 
     Example: adbench data prepare brats --data ~/brats
     """

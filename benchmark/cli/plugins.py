@@ -15,7 +15,7 @@ from .run_options import with_options
 new_app = typer.Typer(no_args_is_help=True, help="Write the files of a plugin.")
 
 
-@with_options(("registry", "settings"))
+@with_options(("registry", "settings", "device", "dtype"))
 def check(
     names: Annotated[
         list[str] | None,
@@ -32,6 +32,8 @@ def check(
 ) -> None:
     """Check that methods keep the contract, on a few synthetic samples. Exit code 4 if not.
 
+    On the CPU in float32, or with --device and --dtype elsewhere.
+
     Example: adbench check template-z --axes 1
     """
     with error_messages(traceback):
@@ -43,6 +45,7 @@ def check(
             rows.append(row)
             if not json:
                 mark, why = ("broken", f": {row['violation']}") if row["violation"] else ("ok", "")
+                why += f", within {row['tolerance']:g}" if row["tolerance"] else ""
                 echo(f"{mark:<7} {row['method']}, {row['axes']}-d: {row['check']}{why}")
         broken = sum(bool(row["violation"]) for row in rows)
         if json:

@@ -24,6 +24,9 @@ from .options import (
     rich_console,
 )
 
+MAX_ANSWERS = 5
+"""Answers of leaderboards that `report` ends with, at most."""
+
 WATCH_INTERVAL = 5.0
 """Seconds between two reports of `status --watch`."""
 
@@ -31,7 +34,7 @@ WATCH_INTERVAL = 5.0
 def report(
     out: RecordsFolder = Path("results"),
     figures: Annotated[
-        bool, typer.Option("--figures", help="Also draw all charts as SVG, PDF and PNG.")
+        bool, typer.Option("--figures", help="Also all charts and pictures as SVG, PDF, PNG.")
     ] = False,
     json: Json = False,
     traceback: Traceback = False,
@@ -55,6 +58,10 @@ def report(
             print_leaderboards(results.leaderboard_set, rich_console())
         for path in paths:
             echo(str(path))
+        for board in results.leaderboard_set.leaderboards[:MAX_ANSWERS]:
+            if board.answer:
+                echo(f"{board.title}: {board.answer}")
+        echo(f"The page: {out / 'index.html'}")
 
 
 def compare(

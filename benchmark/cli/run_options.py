@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .completion import complete_datasets, complete_methods, complete_profiles, complete_suites
 
@@ -91,7 +92,7 @@ OPTIONS: dict[str, Any] = {
     ],
     "budget": Annotated[
         int,
-        option(PROTOCOL, min=1, help="Pixels that are sorted; of more, metrics come from bins."),
+        option(PROTOCOL, min=1, help="Most pixels for exact metrics; above, a histogram."),
     ],
     "device": Annotated[str, option(WHERE, help="auto, cpu, cuda, cuda:1.")],
     "dtype": Annotated[str, option(WHERE, help="auto, float32, tf32, bfloat16.")],
@@ -118,9 +119,13 @@ OPTIONS: dict[str, Any] = {
         int, option(WHERE, min=0, help="Processes that read training samples ahead.")
     ],
     "micro": Annotated[
-        int, option(WHERE, min=1, help="Samples per forward and backward pass; all if empty.")
+        int, option(WHERE, min=1, help="Micro-batch size; empty: the whole batch.")
     ],
-    "compile": Annotated[bool, option(WHERE, "--compile", help="torch.compile the networks.")],
+    "compile": Annotated[
+        str,
+        option(WHERE, help="torch.compile the networks: auto (on a GPU), on, off, reduce-overhead "
+               "(CUDA graphs); on if nothing follows."),
+    ],
     "checkpoint_interval": Annotated[
         float, option(WHERE, min=0, help="Seconds between two saves of a training.")
     ],
@@ -141,6 +146,18 @@ OPTIONS: dict[str, Any] = {
     ],
 }  # fmt: skip
 """The options of `run`, by the field of RunConfig (or of its protocol) that each one sets."""
+
+
+class BareCompileGroup(TyperGroup):
+    """Commands of which `--compile` may stand alone, for `--compile on`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = list(args)
+        for i in reversed(range(len(words))):
+            following = words[i + 1] if i + 1 < len(words) else "-"
+            if words[i] == "--compile" and (following.startswith("-") or "." in following):
+                words.insert(i + 1, "on")  # another option follows, or a study file
+        return super().parse_args(ctx, words)
 
 
 def with_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:

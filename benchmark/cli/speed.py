@@ -45,6 +45,10 @@ def speed(
         int | None,
         typer.Option(min=2, help="Evaluate so many maps of 256 x 256; no method if none is named."),
     ] = None,
+    growth: Annotated[
+        list[str] | None,
+        typer.Option(help="images=1000,3000, records=100,300, artifacts=1000,10000 made up."),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="All that was measured, - for the terminal.")
     ] = None,
@@ -76,6 +80,8 @@ def speed(
             loading=loading,
             noise=noise,
             maps=metrics,
+            growth=growth or (),
+            folder=out if out.is_dir() else None,
         )
         paths = write_report(facts, out)
         if str(json) == "-":

@@ -22,13 +22,14 @@ Letters: N samples, G groups, P pixels, K knots.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .metrics.connected_components import Array
+from .metrics.ranking import Pixels
 from .predictions import GroundTruth
 
 NOMINAL_RATE = 0.05
@@ -87,30 +88,36 @@ class Calibration:
         >>> Calibration.from_pixels(pixels, ["a", "b"]).p_values(np.array([0.5])).round(2).tolist()
         [0.67]
         """
-        filled = [np.asarray(sample) for sample in values]
-        total = sum(sample.size for sample in filled)
+        sizes = [np.asarray(sample).size for sample in values]
+        total = sum(sizes)
         if not total:
             return cls(np.zeros(0), np.zeros(0), 0)
-        pooled = np.concatenate(filled)
-        ranked = np.sort(pooled[:: -(-total // MAX_SORTED)])
+        step, passed, highest, some = -(-total // MAX_SORTED), 0, [], []
+        for sample in map(np.asarray, values):  # every step-th of all pixels
+            some.append(sample[-passed % step :: step].copy())
+            passed += sample.size
+            highest += [sample.max()] if sample.size else []
+        ranked = np.sort(np.concatenate(some))
         even = np.linspace(0, ranked.size - 1, MAX_KNOTS // 2)
         tail = ranked.size - np.geomspace(1, ranked.size, MAX_KNOTS // 2)
         at = np.unique(np.concatenate([even, tail]).round().astype(np.int64))
-        knots = np.unique(np.append(ranked[at], pooled.max()).astype(np.float64))
+        knots = np.unique(np.append(ranked[at], max(highest)).astype(np.float64))
         by_group = (
-            np.concatenate([filled[i] for i in members]) for members in _members(groups).values()
+            np.concatenate([np.asarray(values[i]) for i in members])
+            for members in _members(groups).values()
         )
-        return cls._of_groups([pixels for pixels in by_group if pixels.size], knots)
+        return cls._of_groups((pixels for pixels in by_group if pixels.size), knots)
 
     @classmethod
-    def _of_groups(cls, by_group: Sequence[Array], knots: Array) -> Calibration:
+    def _of_groups(cls, by_group: Iterable[Array], knots: Array) -> Calibration:
         """knots: ascending, the highest value of all among them"""
-        exceeded = np.zeros(len(knots))
+        exceeded, groups = np.zeros(len(knots)), 0
         for values in by_group:
+            groups += 1
             ranked = np.sort(values)
             above = ranked.size - np.searchsorted(ranked, knots[:-1], side="right")
             exceeded += np.concatenate([[ranked.size], above])[: len(knots)] / ranked.size
-        return cls(knots, exceeded, len(by_group))
+        return cls(knots, exceeded, groups)
 
     def p_values(self, values: Array) -> Array:
         """The p-value of each value, (...) float64 in [1 / (G + 1), 1]; 1 without any group."""
@@ -122,23 +129,29 @@ class Calibration:
         return 1 / (self.groups + 1) <= rate + 1e-12
 
 
-def pixel_scores_of_samples(ground_truth: GroundTruth, pixels: Array) -> list[Array]:
-    """Pixel scores (P,) of a split, sample by sample.
+class SamplePixels(Sequence[Array]):
+    """The pixel scores (P,) of each of N samples; of streamed ones those of a block are in memory.
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.conformal import pixel_scores_of_samples
-    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
-    >>> from adbench.benchmark.evaluation.protocol import Protocol
-    >>> split = Predictions(
-    ...     keys=["a", "b"], groups=["a", "b"], label=np.zeros(2, bool), mask=None, roi=None,
-    ...     spacing=None, tags=[{}, {}], score=None, map=np.zeros((1, 2, 3), np.float32))
-    >>> truth = GroundTruth(split, Protocol())
-    >>> [part.tolist() for part in pixel_scores_of_samples(truth, np.arange(6.0))]
+    >>> from adbench.benchmark.evaluation.conformal import SamplePixels
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> maps = np.arange(6.0).reshape(2, 3)
+    >>> [part.tolist() for part in SamplePixels(PixelScores.from_maps(maps, maps > 9))]
     [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
-    if ground_truth.pixels is None or not len(ground_truth.label):
-        return []
-    return np.split(pixels, np.cumsum(ground_truth.pixels.counts)[:-1])
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self._pixels.counts)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._pixels.take([index]).score
+
+    def __iter__(self) -> Iterator[Array]:
+        for block in self._pixels.blocks():
+            yield from np.split(block.score, np.cumsum(block.counts)[:-1])
 
 
 def calibration_record(calibration: GroundTruth, test: GroundTruth, level: int) -> dict[str, Any]:
@@ -170,8 +183,7 @@ def calibration_record(calibration: GroundTruth, test: GroundTruth, level: int) 
     score = np.maximum(normal.score, least)
     pixels = None
     if normal.pixels is not None:
-        samples = pixel_scores_of_samples(calibration, normal.pixels.score)
-        pixels = Calibration.from_pixels(samples, groups)
+        pixels = Calibration.from_pixels(SamplePixels(normal.pixels), groups)
     image_fpr, pixel_fpr = _false_positive_rates(
         Calibration.from_values(score, groups), pixels, test, level
     )
@@ -198,10 +210,9 @@ def _false_positive_rates(
     image_fpr = _mean_of_groups(rejected, groups) if images.allows(NOMINAL_RATE) else None
     if pixels is None or at_level.pixels is None or not pixels.allows(NOMINAL_RATE):
         return image_fpr, None
-    samples = pixel_scores_of_samples(test, at_level.pixels.score)
     shares = [
         float((pixels.p_values(values) <= NOMINAL_RATE).mean()) if values.size else np.nan
-        for values, is_normal in zip(samples, normal, strict=True)
+        for values, is_normal in zip(SamplePixels(at_level.pixels), normal, strict=True)
         if is_normal
     ]
     return image_fpr, _mean_of_groups(np.array(shares), groups)

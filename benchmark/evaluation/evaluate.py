@@ -17,7 +17,7 @@ import numpy as np
 from .conformal import calibration_record
 from .metrics.connected_components import Array
 from .metrics.per_volume import best_volume_dice
-from .metrics.ranking import MetricValues, PixelScores, Ranking, image_metrics
+from .metrics.ranking import MetricValues, Pixels, image_metrics
 from .operating_point import OperatingPoint, confidence_intervals
 from .predictions import GroundTruth, LevelPredictions, Predictions
 from .protocol import (
@@ -25,9 +25,11 @@ from .protocol import (
     ProtocolError,
     best_level,
     bisect_dice_threshold,
-    threshold_exceeded_by,
+    threshold_rank,
 )
 from .sample_results import SampleResults
+from .scorers import joins_levels, score_splits
+from .subgroups import subgroup_metrics
 
 MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""
@@ -80,6 +82,9 @@ def evaluate(
     levels = list(levels)
     if published not in levels:
         raise ValueError(f"the published level {published} is none of the levels given, {levels}")
+    calibration, val, test, levels, synthetic = score_splits(
+        protocol, calibration, val, test, levels, published, synthetic
+    )
     splits = EvaluationSplits(
         GroundTruth(calibration, protocol),
         GroundTruth(val, protocol),
@@ -92,11 +97,15 @@ def evaluate(
     if synthetic is not None:
         on_synthetic = _metrics_per_level(GroundTruth(synthetic, protocol), levels)
     rule, chosen = protocol.choose_level(on_val, on_test, levels, published, on_synthetic)
+    if joins_levels(protocol.scorer) and rule != "oracle":
+        rule = "all levels"
     oracle = best_level(on_test, protocol.selection_metric(on_val), levels)
     paper = levels.index(published)
-    points = {i: splits.operating_point(i) for i in sorted({chosen, paper, oracle})}
-    point = points[chosen]
+    point = splits.operating_point(chosen)
     results = point.sample_results()
+    at_level = {chosen: dict(results.values)}
+    for i in sorted({paper, oracle} - {chosen}):
+        at_level[i] = splits.operating_point(i).metrics()
     intervals = confidence_intervals(results)
     record = {
         "level": {
@@ -111,8 +120,8 @@ def evaluate(
             for name, value in results.values.items()
             for low, high in [intervals.get(name, (None, None))]
         },
-        "at_published": points[paper].metrics(),
-        "at_oracle": points[oracle].metrics(),
+        "at_published": at_level[paper],
+        "at_oracle": at_level[oracle],
         "sweep": {
             str(level): {
                 "val": _level_selection_metrics(on_val[i]),
@@ -122,6 +131,7 @@ def evaluate(
             for i, level in enumerate(levels)
         },
         "strata": _stratified_metrics(point.level_predictions, test.tags),
+        "metadata": subgroup_metrics(point),
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
         "reference": _reference_values(splits.test),
@@ -172,17 +182,14 @@ class EvaluationSplits:
         """The test split at one level, and at the threshold that the protocol chooses for it."""
         predictions = self.test.at_level(index)
         if predictions.pixels is None:
-            return OperatingPoint(predictions, index, None, None)
+            return OperatingPoint(predictions, index, None)
         try:
             threshold = self.threshold(index, predictions)
         except ProtocolError:
             if self.require_threshold:
                 raise
             threshold = None
-        positive = None
-        if threshold is not None:
-            positive = self.test.binarize(predictions.pixels, threshold)
-        return OperatingPoint(predictions, index, threshold, positive)
+        return OperatingPoint(predictions, index, threshold)
 
     def threshold(self, index: int, test_predictions: LevelPredictions) -> float | None:
         """The threshold by the protocol's rule, at one level.
@@ -197,12 +204,14 @@ class EvaluationSplits:
             return test_predictions.pixel_metrics["threshold"]
         if protocol.healthy_percent is not None:
             healthy = self.calibration.at_level(index).pixels
-            if healthy is None or not healthy.score.size:
+            size = 0 if healthy is None else int(healthy.counts.sum())
+            if healthy is None or not size:
                 raise ProtocolError(
                     f"threshold '{protocol.threshold}' needs calibration samples, and there "
                     "are none; use val-dice or fixed:<number>"
                 )
-            return threshold_exceeded_by(protocol.healthy_percent, healthy.score)
+            rank = threshold_rank(protocol.healthy_percent, size)
+            return float(healthy.order_statistics(np.array([rank]))[0])
         val = self.val.at_level(index)
         threshold = val.pixel_metrics["threshold"]
         if threshold is None or val.pixels is None:
@@ -213,7 +222,7 @@ class EvaluationSplits:
         if protocol.threshold == "val-volume-dice":
             return best_volume_dice(val.pixels, self.val.predictions.groups)[1]
         if protocol.threshold == "val-bisect10":
-            return bisect_dice_threshold(val.pixels.score, val.pixels.truth)
+            return bisect_dice_threshold(val.pixels)
         return threshold
 
 
@@ -248,11 +257,10 @@ def _stratified_metrics(
     return strata
 
 
-def _pixel_ap(pixels: PixelScores | None, selected: Array) -> float | None:
+def _pixel_ap(pixels: Pixels | None, selected: Array) -> float | None:
     if pixels is None:
         return None
-    rows = np.repeat(selected, pixels.counts)
-    ranking = Ranking.from_scores(pixels.score[rows], pixels.truth[rows])
+    ranking = pixels.ranking(selected)
     return None if ranking is None else ranking.ap()
 
 
@@ -264,9 +272,7 @@ def _reference_values(test: GroundTruth) -> dict[str, float | None]:
 
     None without masks or samples.
     """
-    prevalence = None
-    if test.predictions.mask is not None and test.pixels is not None and test.pixels.truth.size:
-        prevalence = float(test.pixels.truth.mean())
+    prevalence = test.prevalence
     return {
         "prevalence": prevalence,
         "dice_floor": None if prevalence is None else 2 * prevalence / (1 + prevalence),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,31 @@ from torch import Tensor
 from ...datasets.base import Sample, Split
 from .hdf5_arrays import hdf5_dataset, read_array
 from .metrics.connected_components import Array
+from .packed_masks import PackedMasks
 from .predictions import Predictions
-from .tile_stitching import StitchedMaps, TiledImages, samples_without_images
+from .tile_stitching import (
+    NO_IMAGE,
+    StitchedMaps,
+    StitchedMasks,
+    TiledImages,
+    samples_without_images,
+)
+
+MEMORY_PIXELS = 2**26
+"""Pixels of a level that are evaluated in memory; of more, maps are read in blocks."""
+
+MASKS_AT_A_TIME = 64
 
 
-def load_predictions(split: Split, path: Path) -> Predictions:
+def load_predictions(split: Split, path: Path, scratch: Path | None = None) -> Predictions:
     """Read the predictions of a split, tiles stitched to whole images, with its ground truth.
 
-    Maps stay on disk until they are asked for.
+    Maps stay on disk until they are asked for; of more than MEMORY_PIXELS pixels masks do, too,
+    unless boxes are the truth.
 
     split: what was predicted
     path: an HDF5 file with levels, and score, map, psnr and ssim, those that the method gave
+    scratch: folder of temporary files; None for the system's
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -40,12 +56,44 @@ def load_predictions(split: Split, path: Path) -> Predictions:
     (['a', 'b'], [False, True], [[0.1, 0.9]], None)
     """
     file = h5py.File(path, "r", locking=False)  # artifacts do not change
-    return assemble_predictions(
-        samples_without_images(split),
-        read_array(file, "score") if len(split) else np.zeros((len(read_array(file, "levels")), 0)),
-        hdf5_dataset(file, "map") if "map" in file else None,
-        **{name: read_array(file, name) for name in ("psnr", "ssim") if name in file},
+    maps = hdf5_dataset(file, "map") if "map" in file else None
+    score = (
+        read_array(file, "score") if len(split) else np.zeros((len(read_array(file, "levels")), 0))
     )
+    quality = {name: read_array(file, name) for name in ("psnr", "ssim") if name in file}
+    if maps is None or math.prod(maps.shape[1:]) <= MEMORY_PIXELS:
+        return assemble_predictions(samples_without_images(split), score, maps, **quality)
+    samples, mask, roi = _masks_on_disk(split, maps.shape[2:], scratch)
+    predictions = assemble_predictions(samples, score, maps, **quality)
+    if predictions.boxes is not None:
+        return assemble_predictions(samples_without_images(split), score, maps, **quality)
+    images = TiledImages(samples)
+    if images.tiled:
+        mask, roi = (None if m is None else StitchedMasks(m, images) for m in (mask, roi))
+    return replace(predictions, mask=mask, roi=roi, streamed=True, scratch=scratch)
+
+
+def _masks_on_disk(
+    split: Split, shape: Sequence[int], scratch: Path | None
+) -> tuple[list[Sample], PackedMasks | None, PackedMasks | None]:
+    """The samples without images, masks and regions; masks; regions. Reads the split once."""
+    samples, size = list[Sample](), len(split)
+    files = {name: PackedMasks((size, *shape), scratch) for name in ("mask", "roi")}
+    counts = dict.fromkeys(files, 0)
+    for first in range(0, size, MASKS_AT_A_TIME):
+        block = [split[i] for i in range(first, min(first + MASKS_AT_A_TIME, size))]
+        for name, file in files.items():
+            tensors = [getattr(sample, name) for sample in block]
+            present = [k for k, tensor in enumerate(tensors) if tensor is not None]
+            counts[name] += len(present)
+            if present:
+                masks = np.stack([tensors[k].numpy() for k in present])
+                file.write([first + k for k in present], masks)
+        samples += [
+            replace(sample, x=NO_IMAGE, mask=None, roi=None, counterpart=None) for sample in block
+        ]
+    mask, roi = (files[name] if counts[name] == size else None for name in files)
+    return samples, mask, roi
 
 
 def assemble_predictions(
@@ -85,7 +133,20 @@ def assemble_predictions(
         map=StitchedMaps(maps, images) if maps is not None and images.tiled else maps,
         psnr=None if psnr is None else images.mean(psnr),
         ssim=None if ssim is None else images.mean(ssim),
+        boxes=_boxes(samples),
     )
+
+
+def _boxes(samples: Sequence[Sample]) -> list[tuple[tuple[int, ...], ...]] | None:
+    """The boxes of every sample, or None where nobody drew any; of normal samples there are none.
+
+    Raises ValueError for tiles: a box may lie in several.
+    """
+    if not any(sample.boxes for sample in samples):
+        return None
+    if any(sample.tile is not None for sample in samples):
+        raise ValueError("boxes are of whole images, not of tiles: leave out tile=")
+    return [sample.boxes or () for sample in samples]
 
 
 def _stitch_tensors(images: TiledImages, tensors: list[Tensor | None]) -> Array | None:

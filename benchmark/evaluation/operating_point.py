@@ -6,6 +6,7 @@ Letters: N samples, P pixels within the regions of interest, R lesions, B replic
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .metrics.aupimo import aupimo
+from .metrics.boxes import RATES, BoxCounts, box_counts, pointing_game, recall_at_rate
 from .metrics.lesions import (
     detected_lesions,
     froc,
@@ -22,20 +24,27 @@ from .metrics.lesions import (
     size_unit,
 )
 from .metrics.per_sample import PER_SAMPLE_METRICS, per_sample_metrics
+from .metrics.per_series import per_series_metrics
 from .metrics.per_volume import (
     VOLUME_METRICS,
     best_volume_dice,
     healthy_volume_rates,
     per_volume_metrics,
 )
-from .metrics.ranking import Array, MetricValues, overlap_metrics, ppv_at_sensitivity
+from .metrics.ranking import (
+    Array,
+    MetricValues,
+    PixelScores,
+    overlap_counts,
+    pooled_overlap,
+    ppv_at_sensitivity,
+)
 from .predictions import LevelPredictions
 from .sample_results import SampleResults
 from .statistics.bootstrap import (
     Resamples,
     bootstrap_image_metrics,
     bootstrap_pixel_metrics,
-    overlap_counts,
     percentile_interval,
 )
 from .statistics.histogram_bootstrap import FIXED_POINT_UNIT
@@ -56,7 +65,6 @@ class OperatingPoint:
 
     level_index: of the level among those predicted
     threshold: None without a map, or where there is none to choose
-    positive: (P,) bool, the pixels above the threshold; None without one
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.operating_point import OperatingPoint
@@ -66,8 +74,7 @@ class OperatingPoint:
     >>> mask = np.array([[0, 0], [1, 0]], bool)
     >>> truth = GroundTruth(Predictions([*"ab"], [*"ab"], np.array([False, True]), mask, None, None,
     ...                                 [{}, {}], None, maps), Protocol())
-    >>> level = truth.at_level(0)
-    >>> point = OperatingPoint(level, 0, 0.5, truth.binarize(level.pixels, 0.5))
+    >>> point = OperatingPoint(truth.at_level(0), 0, 0.5)
     >>> metrics = point.metrics()  # two pixels are positive, one of them is in the mask
     >>> round(metrics["pixel_dice"], 3), metrics["pixel_iou"], metrics["healthy_fp"]
     (0.667, 0.5, 0.0)
@@ -76,7 +83,6 @@ class OperatingPoint:
     level_predictions: LevelPredictions
     level_index: int
     threshold: float | None
-    positive: Array | None
 
     def metrics(self) -> MetricValues:
         """Every metric of a record; None where one is undefined, which counts as the worst.
@@ -99,14 +105,19 @@ class OperatingPoint:
             pixels above the threshold; lower is better
         pixel_aupimo: the mean of `aupimo` over abnormal samples; higher is better
         image_ppv95: `ppv_at_sensitivity` at 95 %; higher is better
+        pointing_game: where the truth is boxes, the mean of `pointing_game` over samples with any
+        box_recall_025, box_recall_1: likewise `recall_at_rate` at the RATES; higher is better
+        range_auc_roc, range_auc_pr, vus_roc, vus_pr, pa_f1_oracle, pa_f1_random: of signals alone,
+            the mean over groups (recordings) of `per_series_metrics`; higher is better
         """
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
         metrics: MetricValues = dict.fromkeys(OPERATING_POINT_METRICS)
-        if pixels is not None and self.positive is not None:
-            overlap = overlap_metrics(self.positive, pixels.truth)
-            false = self.positive[np.repeat(~truth.label, pixels.counts)]
+        overlaps = self._measured.overlaps
+        if pixels is not None and overlaps is not None:
+            overlap = pooled_overlap(overlaps)
+            normal, _, false, _ = overlaps[~truth.label].sum(0).tolist()
             metrics["pixel_dice"], metrics["pixel_iou"] = overlap["dice"], overlap["iou"]
-            metrics["healthy_fp"] = float(false.mean()) if false.size else None
+            metrics["healthy_fp"] = false / normal if normal else None
             metrics["lesion_sensitivity"] = _exact_mean(self._detected_lesions)
         metrics["lesion_contrast"] = _exact_mean(self._lesion_contrasts)
         for name, values in (self._per_sample | self._means_of_samples).items():
@@ -119,31 +130,92 @@ class OperatingPoint:
         metrics["image_ppv95"] = ppv_at_sensitivity(self.level_predictions.score, truth.label)
         for name, values in self._reconstruction_quality.items():
             metrics[name] = _exact_mean(values[~truth.label])
+        if self._box_counts is not None:
+            for name, values in self._box_recalls(_total).items():
+                metrics[name] = None if np.isnan(values[0]) else float(values[0])
         return self.level_predictions.metrics() | metrics
 
     @cached_property
+    def _measured(self) -> _SampleMeasures:
+        """What is measured in each sample by itself, in one pass over the maps."""
+        truth = self.level_predictions.ground_truth
+        undefined = np.full(len(truth.label), np.nan)
+        if self.level_predictions.pixels is None:
+            nothing = {name: undefined for name in PER_SAMPLE_METRICS}
+            return _SampleMeasures(None, np.zeros(0, bool), undefined, nothing)
+        overlaps, detected = [np.zeros((0, 4), np.int64)], [np.zeros(0, bool)]
+        contrasts, per_sample = [np.zeros(0)], list[dict[str, Array]]()
+        for block in self.level_predictions.detections(self.threshold):
+            pixels = block.pixels
+            if block.positive is not None:
+                overlaps.append(overlap_counts(pixels, block.positive))
+                detected.append(detected_lesions(pixels, block.positive))
+            if block.mask is not None:
+                mask = np.asarray(block.mask, bool)
+                contrasts.append(lesion_contrast(pixels, mask, block.roi))
+            per_sample.append(per_sample_metrics(pixels))
+        return _SampleMeasures(
+            None if self.threshold is None else np.concatenate(overlaps),
+            np.concatenate(detected),
+            np.concatenate(contrasts) if truth.predictions.mask is not None else undefined,
+            {
+                name: np.concatenate([np.zeros(0), *(each[name] for each in per_sample)])
+                for name in PER_SAMPLE_METRICS
+            },
+        )
+
+    def _maps(self) -> Iterator[Array]:
+        """The post-processed map of each sample, (*S); minus infinity outside of its region of
+        interest."""
+        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
+        assert truth.roi is not None and isinstance(pixels, PixelScores)
+        ends = np.cumsum(pixels.counts).tolist()
+        for roi, count, end in zip(truth.roi, pixels.counts.tolist(), ends, strict=True):
+            sample = np.full(roi.shape, -np.inf, np.float32)
+            sample[roi] = pixels.score[end - count : end]
+            yield sample
+
+    @cached_property
+    def _box_counts(self) -> BoxCounts | None:
+        truth = self.level_predictions.ground_truth
+        boxes = truth.predictions.boxes
+        if boxes is None or self.level_predictions.pixels is None or truth.roi is None:
+            return None
+        return box_counts(self._maps(), truth.roi, boxes, truth.label)
+
+    def _box_recalls(self, total: Callable[[Array], Array]) -> dict[str, Array]:
+        """The recall of boxes at each rate, (B,).
+
+        total: sums values of samples (N, K) to (B, K)
+        """
+        counts = self._box_counts
+        if counts is None:
+            return {}
+        detected, false = total(counts.detected), total(counts.false)
+        boxes, normal = total(np.stack([counts.boxes, counts.normal], 1)).T
+        return {
+            name: recall_at_rate(detected, false, boxes, normal, rate)
+            for name, rate in RATES.items()
+        }
+
+    @property
+    def overlaps(self) -> Array | None:
+        """Of each sample the pixels: all, abnormal, positive, both, (N, 4); None without any."""
+        return self._measured.overlaps
+
+    @property
     def _detected_lesions(self) -> Array:
         """Which lesions are detected, (R,) bool."""
-        pixels = self.level_predictions.pixels
-        if pixels is None or self.positive is None:
-            return np.zeros(0, bool)
-        return detected_lesions(pixels, self.positive)
+        return self._measured.detected
 
-    @cached_property
+    @property
     def _lesion_contrasts(self) -> Array:
         """Of each sample, (N,), NaN where there is none."""
-        truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
-        if pixels is None or truth.roi is None or truth.predictions.mask is None:
-            return np.full(len(truth.label), np.nan)
-        return lesion_contrast(pixels, np.asarray(truth.predictions.mask, bool), truth.roi)
+        return self._measured.contrasts
 
-    @cached_property
+    @property
     def _per_sample(self) -> dict[str, Array]:
-        pixels = self.level_predictions.pixels
-        undefined = np.full(len(self.level_predictions.ground_truth.label), np.nan)
-        if pixels is None:
-            return dict.fromkeys(PER_SAMPLE_METRICS, undefined)
-        return per_sample_metrics(pixels)
+        return self._measured.per_sample
 
     @cached_property
     def _means_of_samples(self) -> dict[str, Array]:
@@ -153,13 +225,20 @@ class OperatingPoint:
         names = (*VOLUME_METRICS, "healthy_volume_fp", "pixel_aupimo")
         if pixels is None:
             return dict.fromkeys(names, undefined)
-        groups, rates = truth.predictions.groups, undefined
-        if self.positive is not None:
-            rates = healthy_volume_rates(pixels, groups, self.positive)
+        groups, rates, overlaps = truth.predictions.groups, undefined, self._measured.overlaps
+        if overlaps is not None:
+            rates = healthy_volume_rates(groups, overlaps)
+        others: dict[str, Array] = {}
+        if truth.roi is not None and truth.roi.ndim == 2:
+            others = per_series_metrics(pixels, groups)
+        if truth.predictions.boxes is not None and truth.roi is not None:
+            samples = zip(self._maps(), truth.roi, truth.predictions.boxes, strict=True)
+            others["pointing_game"] = np.array([pointing_game(*sample) for sample in samples])
         return {
-            **per_volume_metrics(pixels, groups, self.positive),
+            **per_volume_metrics(pixels, groups, overlaps),
             "healthy_volume_fp": rates,
             "pixel_aupimo": aupimo(pixels, truth.label),
+            **others,
         }
 
     @property
@@ -179,15 +258,11 @@ class OperatingPoint:
         false_size: the mean size of what is positive in a normal sample
         """
         truth, pixels = self.level_predictions.ground_truth, self.level_predictions.pixels
-        if (
-            pixels is None
-            or self.positive is None
-            or truth.roi is None
-            or not pixels.component.size
-        ):
+        overlaps = self._measured.overlaps
+        if pixels is None or overlaps is None or not self._detected_lesions.size:
             return None
         unit, pixel_size = size_unit(truth.roi.ndim - 1, truth.predictions.spacing)
-        false = overlap_counts(pixels, self.positive)[~truth.label, 2]
+        false = overlaps[~truth.label, 2]
         return {
             "n": len(self._detected_lesions),
             "unit": unit,
@@ -208,7 +283,7 @@ class OperatingPoint:
         group = bootstrap_image_metrics(*predictions.group_scores(), by_group)
         replicates["group_auroc"] = group["auroc"]
         if pixels is not None:
-            pixel = bootstrap_pixel_metrics(pixels, resamples, self.positive, label)
+            pixel = bootstrap_pixel_metrics(pixels, resamples, self._measured.overlaps, label)
             healthy_fp = pixel.pop("healthy_fp", None)
             replicates |= {f"pixel_{name}": values for name, values in pixel.items()}
             replicates |= {} if healthy_fp is None else {"healthy_fp": healthy_fp}
@@ -225,22 +300,21 @@ class OperatingPoint:
             defined = ~np.isnan(values)
             fixed = np.round(np.where(defined, values, 0.0) / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
             replicates[name] = _ratio(*resamples.sums(np.stack([fixed, defined], 1)).T)
+        if self._box_counts is not None:
+            replicates |= self._box_recalls(resamples.sums)
         return replicates
 
     def sample_results(self) -> SampleResults:
         """What is stored for comparisons: the samples one by one, and the bootstrap replicates."""
         predictions = self.level_predictions
         split = predictions.ground_truth.predictions
-        counts = None
-        if predictions.pixels is not None and self.positive is not None:
-            counts = overlap_counts(predictions.pixels, self.positive)
         metrics = self.metrics()
         return SampleResults(
             keys=split.keys,
             groups=split.groups,
             label=predictions.ground_truth.label,
             score=predictions.score,
-            counts=counts,
+            counts=self._measured.overlaps,
             values=metrics,
             replicates={
                 name: values
@@ -248,6 +322,20 @@ class OperatingPoint:
                 if metrics.get(name) is not None and values.size
             },
         )
+
+
+@dataclass(frozen=True)
+class _SampleMeasures:
+    """overlaps: (N, 4), of `overlap_counts`; None without a threshold
+    detected: (R,) bool, which lesions are detected
+    contrasts: (N,) of `lesion_contrast`; NaN where there is none
+    per_sample: (N,) each, of `per_sample_metrics`
+    """
+
+    overlaps: Array | None
+    detected: Array
+    contrasts: Array
+    per_sample: dict[str, Array]
 
 
 def confidence_intervals(results: SampleResults) -> dict[str, tuple[float, float]]:
@@ -269,6 +357,10 @@ def confidence_intervals(results: SampleResults) -> dict[str, tuple[float, float
         for name, values in results.replicates.items()
     }
     return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
+def _total(values: Array) -> Array:
+    return values.sum(0, keepdims=True)
 
 
 def _exact_mean(values: Array) -> float | None:

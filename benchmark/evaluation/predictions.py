@@ -6,16 +6,26 @@ Letters: L levels, N samples, S one to three spatial axes, P pixels within the r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .metrics.connected_components import label_components
-from .metrics.ranking import Array, MetricValues, PixelScores, image_metrics, pixel_score_metrics
+from .metrics.ranking import (
+    Array,
+    MetricValues,
+    Pixels,
+    PixelScores,
+    image_metrics,
+    pixel_score_metrics,
+)
+from .packed_masks import FullMasks, PackedMasks
 from .protocol import Protocol
+from .streamed_pixels import BLOCK_PIXELS, MapCache, StreamedPixels
 from .volume_stacks import volume_stacks
 
 BLOCK_SIZE = 2**22
@@ -27,10 +37,15 @@ class Predictions:
     """Scores and maps of a split from one method, with the ground truth.
 
     keys, groups, tags: one per sample           label: (N,) bool
-    mask, roi: (N, *S) bool or None              spacing: mm per step, or None
+    mask, roi: (N, *S) bool, an array or of packed_masks.py, or None
+    spacing: mm per step, or None
     score: (L, N) or None                        map: (L, N, *S) float32 or None; may be on disk,
                                                  for only [l, i:j] is ever read
+    boxes: of each sample, in place of masks; None where nobody drew boxes
     psnr, ssim: (L, N) of reconstructions of normal samples, NaN for others; None without any
+    streamed: whether maps and masks are too many for memory: they are read in blocks, one level at
+        a time, and masks and regions may be on disk. Every metric is the same
+    scratch: folder of temporary files; None for the system's
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.predictions import Predictions
@@ -45,21 +60,26 @@ class Predictions:
     keys: list[str]
     groups: list[str]
     label: Array
-    mask: Array | None
-    roi: Array | None
+    mask: Any
+    roi: Any
     spacing: tuple[float, ...] | None
     tags: list[dict[str, str]]
     score: Array | None
     map: Any
     psnr: Array | None = None
     ssim: Array | None = None
+    boxes: list[tuple[tuple[int, ...], ...]] | None = None
+    streamed: bool = False
+    scratch: Path | None = None
 
 
 class GroundTruth:
     """The pixels of a split that are evaluated, and what is true there, the same at every level.
 
-    roi: (N, *S) bool, the pixels that count; None without maps, masks and regions
-    pixels: their truth, with scores of 0; None likewise
+    roi: (N, *S) bool, the pixels that count; None without maps, masks and regions; on disk, and
+        read as [i:j], where predictions are streamed
+    pixels: their truth, with scores of 0; None likewise, and where predictions are streamed
+    counts: (N,) int, how many there are in each sample; None likewise
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
@@ -80,8 +100,50 @@ class GroundTruth:
     def __init__(self, predictions: Predictions, protocol: Protocol) -> None:
         self.predictions, self.protocol = predictions, protocol
         self.label = np.asarray(predictions.label, bool)
-        self.roi = self._region_of_interest()
-        self.pixels = None if self.roi is None else self._pixels(self.roi)
+        self.streamed = predictions.streamed and predictions.map is not None
+        self.roi: Any = self._streamed_roi() if self.streamed else self._region_of_interest()
+        self.pixels = None if self.roi is None or self.streamed else self._pixels(self.roi)
+        self.counts: Array | None = None if self.pixels is None else self.pixels.counts
+        if self.streamed:
+            self.counts, self._abnormal = self._count_pixels()
+
+    def _streamed_roi(self) -> Any:
+        split = self.predictions
+        shape = split.map.shape[1:]
+        if split.roi is None or not self.protocol.roi:
+            return FullMasks(shape)
+        eroded = PackedMasks(shape, split.scratch)
+        for samples in self._sample_lists(shape):
+            index = np.array(samples)
+            eroded.write(samples, self.protocol.erode_roi(np.asarray(split.roi[index], bool)))
+        return eroded
+
+    def _sample_lists(self, shape: tuple[int, ...]) -> list[list[int]]:
+        """What is post-processed together where predictions are streamed."""
+        if self.protocol.stacks_slices:
+            return volume_stacks(self.predictions.keys, self.predictions.groups)
+        step = max(1, BLOCK_PIXELS // max(1, math.prod(shape[1:])))
+        return [list(range(i, min(i + step, shape[0]))) for i in range(0, shape[0], step)]
+
+    def _count_pixels(self) -> tuple[Array, int]:
+        """The pixels of each sample, and how many of all are abnormal."""
+        counts, abnormal = np.zeros(self.roi.shape[0], np.int64), 0
+        step = max(1, BLOCK_PIXELS // max(1, math.prod(self.roi.shape[1:])))
+        for i in range(0, len(counts), step):
+            roi = self.roi[i : i + step]
+            counts[i : i + step] = roi.reshape(len(roi), -1).sum(1)
+            if self.predictions.mask is not None:
+                abnormal += int(np.count_nonzero(self.predictions.mask[i : i + step] & roi))
+        return counts, abnormal
+
+    @property
+    def prevalence(self) -> float | None:
+        """The share of abnormal pixels; None without masks or pixels."""
+        if self.predictions.mask is None or self.counts is None or not self.counts.sum():
+            return None
+        if self.pixels is not None:
+            return float(self.pixels.truth.mean())
+        return self._abnormal / int(self.counts.sum())
 
     def _region_of_interest(self) -> Array | None:
         split = self.predictions
@@ -133,6 +195,8 @@ class GroundTruth:
         takes the method's own score and there is none.
         """
         split, protocol = self.predictions, self.protocol
+        if self.streamed:
+            return self._streamed_level(index)
         if split.map is None or self.pixels is None or self.roi is None:
             if split.score is None and len(self.label):
                 raise ValueError("a method gave neither a score nor a map")
@@ -148,6 +212,40 @@ class GroundTruth:
             samples = np.split(values, ends) if len(self.label) else []
             score = np.array([protocol.sample_score(sample) for sample in samples], np.float64)
         return LevelPredictions(self, score, replace(self.pixels, score=values))
+
+    def _streamed_level(self, index: int) -> LevelPredictions:
+        split, protocol = self.predictions, self.protocol
+        assert self.counts is not None
+        pixels = StreamedPixels(
+            self._map_reader(index),
+            self.roi,
+            split.mask,
+            self.counts,
+            budget=protocol.budget,
+            folder=split.scratch,
+        )
+        if protocol.reducer == "method":
+            if split.score is None:
+                raise ValueError("the reducer 'method' wants a score, and the method gave none")
+            score = np.asarray(split.score[index], np.float64)
+        else:
+            samples = (
+                values
+                for block in pixels.blocks()
+                for values in np.split(block.score, np.cumsum(block.counts)[:-1])
+            )
+            score = np.array([protocol.sample_score(values) for values in samples], np.float64)
+        return LevelPredictions(self, score, pixels)
+
+    def _map_reader(self, index: int) -> Any:
+        """What reads the post-processed maps of some samples at a level."""
+        if not self.protocol.filters_maps:
+            return lambda samples: _read_maps(self.predictions.map, index, np.array(samples))
+        shape = self.predictions.map.shape[1:]
+        cache = MapCache(shape, self.predictions.scratch)
+        for samples in self._sample_lists(shape):
+            cache.write(samples, self._filter(index, np.array(samples)))
+        return cache.read
 
     def filtered_maps(self, index: int) -> Array:
         """The post-processed maps of one level, (N, *S) float32.
@@ -185,6 +283,16 @@ class GroundTruth:
             rows = [np.arange(ends[i] - counts[i], ends[i]) for i in stack.tolist()]
             yield stack, np.concatenate(rows)
 
+    def detected_stacks(self, pixels: Pixels, threshold: float | None) -> PackedMasks:
+        """What is above a threshold, without components that are too small, on disk."""
+        detected = PackedMasks(self.roi.shape, self.predictions.scratch)
+        for samples in self._sample_lists(self.roi.shape):
+            roi = self.roi[np.array(samples)]
+            masks = np.zeros(roi.shape, bool)
+            masks[roi] = pixels.take(samples).score > threshold
+            detected.write(samples, self.protocol.remove_small_components(masks))
+        return detected
+
     def binarize(self, pixels: PixelScores, threshold: float) -> Array:
         """The pixels above a threshold, (P,) bool, without components that are too small."""
         positive = pixels.score > threshold
@@ -197,12 +305,35 @@ class GroundTruth:
         return positive
 
 
+@dataclass(frozen=True)
+class Detections:
+    """Some consecutive samples of a split at one level, and what is above a threshold.
+
+    pixels: of these samples        positive: (P,) bool; None without a threshold
+    mask, roi: (n, *S) bool; mask None for none
+    """
+
+    pixels: PixelScores
+    positive: Array | None
+    mask: Array | None
+    roi: Array
+
+
 def _read_maps(maps: Any, index: int, members: Any) -> Array:
     """Maps of some samples at one level, (n, *S) float32; of what is on disk only rows are read."""
     if isinstance(members, slice):
         return np.asarray(maps[index, members], np.float32)
-    rows = [np.asarray(maps[index, i : i + 1], np.float32) for i in members.tolist()]
+    rows = [np.asarray(maps[index, i:j], np.float32) for i, j in _consecutive(members.tolist())]
     return np.concatenate(rows)
+
+
+def _consecutive(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The ranges [i, j) that follow one another in a list of numbers."""
+    first = 0
+    for k in range(1, len(numbers) + 1):
+        if k == len(numbers) or numbers[k] != numbers[k - 1] + 1:
+            yield numbers[first], numbers[k - 1] + 1
+            first = k
 
 
 @dataclass(frozen=True)
@@ -225,7 +356,31 @@ class LevelPredictions:
 
     ground_truth: GroundTruth
     score: Array
-    pixels: PixelScores | None
+    pixels: Pixels | None
+
+    def detections(self, threshold: float | None) -> Iterator[Detections]:
+        """All samples with what is above a threshold, without components that are too small: at
+        once, or some consecutive ones at a time where they are streamed."""
+        truth, pixels = self.ground_truth, self.pixels
+        if pixels is None:
+            return
+        if isinstance(pixels, PixelScores):
+            positive = None if threshold is None else truth.binarize(pixels, threshold)
+            yield Detections(pixels, positive, truth.predictions.mask, truth.roi)
+            return
+        remove = truth.protocol.removes_small_components and threshold is not None
+        detected = truth.detected_stacks(pixels, threshold) if remove else None
+        first, masks = 0, truth.predictions.mask
+        for block in pixels.blocks():
+            last = first + len(block.counts)
+            roi = truth.roi[first:last]
+            positive = None
+            if detected is not None:
+                positive = detected[first:last][roi]
+            elif threshold is not None:
+                positive = block.score > threshold
+            yield Detections(block, positive, None if masks is None else masks[first:last], roi)
+            first = last
 
     def metrics(self) -> MetricValues:
         """All metrics that need no threshold but the best: image_*, group_auroc, pixel_*.

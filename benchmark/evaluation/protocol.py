@@ -22,13 +22,14 @@ from msgspec import Meta
 from ..registry.imports import did_you_mean
 from ..registry.setting_types import convert_fields
 from .metrics.connected_components import Array, filled_component_sizes, label_components
-from .metrics.ranking import MetricValues
+from .metrics.ranking import MetricValues, Pixels
 
 THRESHOLD_RULES = (
     *("healthy@5%", "val-dice", "val-volume-dice", "val-bisect10", "fixed:0.5", "oracle"),
 )
 LevelRule = Literal["auto", "val", "pseudo", "published", "oracle"]
 SelectionMetric = Literal["auto", "pixel_ap", "image_auroc"]
+Scorer = Literal["none", "pvalue", "position-z", "levels-mean", "levels-max", "levels-mahalanobis"]
 REDUCERS = ("top2%", "top1%", "mean", "max", "method")
 POST_STEPS = (
     *("median5", "fill", "zero3", "erode3", "cross3", "components>=8"),
@@ -40,6 +41,12 @@ VOLUME = "volume-"
 
 DEFAULT_BUDGET = 2**30
 """Pixels that are sorted at most: 4 GiB of scores."""
+
+
+NEWER_FIELDS = {
+    "budget": DEFAULT_BUDGET, "scorer": "none", "repeats": 1, "covariance": "diagonal",
+}  # fmt: skip
+"""Fields of the protocol that the first records do not have, with their defaults."""
 
 
 class ProtocolError(ValueError):
@@ -80,6 +87,12 @@ class Protocol:
         `volume-fill`, `volume-erode3` and `volume-components>=8` go through the stacked slices of
         a patient in three dimensions
     roi: evaluate within regions of interest only
+    scorer: what maps become before anything else, by what they are of calibration samples: `none`,
+        as they are; `pvalue`, `position-z`; `levels-mean`, `levels-max`, `levels-mahalanobis` of
+        all levels together (`scorers`)
+    repeats: how often a method predicts every sample; from 2 on a map is the Mahalanobis distance
+        of the sample from so many reconstructions, and maps are predicted anew
+    covariance: of these reconstructions, `diagonal` or `full`
     budget: pixels beyond which pixel metrics are read from bins and are off by 1e-3 at most,
         instead of sorted and exact
 
@@ -103,6 +116,9 @@ class Protocol:
     reducer: str = "top2%"
     post: Sequence[str] = ()
     roi: bool = True
+    scorer: Scorer = "none"
+    repeats: Annotated[int, Meta(ge=1, le=1000)] = 1
+    covariance: Literal["diagonal", "full"] = "diagonal"
     budget: Annotated[int, Meta(ge=1, le=2**62)] = DEFAULT_BUDGET
 
     def __post_init__(self) -> None:
@@ -110,6 +126,10 @@ class Protocol:
             convert_fields(self, "protocol: {}".format)
         except ValueError as error:
             raise ProtocolError(str(error)) from None
+        if self.covariance != "diagonal" and self.repeats == 1:
+            raise ProtocolError(
+                f"covariance={self.covariance} is of several reconstructions; set repeats=5 or so"
+            )
         threshold = self.threshold
         if match := re.fullmatch(r"healthy@([\d.]+)%", threshold):
             percent = _parse_number("threshold", threshold, match[1], 0, 100)
@@ -165,6 +185,18 @@ class Protocol:
             values["roi"] = values["roi"] == "yes"
         return cls(**values) if base is None else replace(base, **values)
 
+    def require_unscored_maps(self, action: str) -> None:
+        """Raise ProtocolError where maps are scored or repeated, which an action cannot do.
+
+        action: what is done, for the message
+        """
+        if self.scorer != "none" or self.repeats > 1:
+            setting = f"scorer={self.scorer}, repeats={self.repeats}"
+            raise ProtocolError(
+                f"{action} takes maps as a method gives them, and this protocol changes them first "
+                f"({setting}); use scorer=none and repeats=1"
+            )
+
     @property
     def id(self) -> str:
         """A short hash of the canonical form, 8 hex digits."""
@@ -174,12 +206,11 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         """The canonical form, as JSON values.
 
-        A budget nobody changed is left out: it is newer than the first records.
+        Those of NEWER_FIELDS that nobody changed are left out: the first records lack them.
         """
         values = asdict(self) | {"post": list(self.post)}
-        if self.budget == DEFAULT_BUDGET:
-            del values["budget"]
-        return values
+        unchanged = [name for name, default in NEWER_FIELDS.items() if values[name] == default]
+        return {key: value for key, value in values.items() if key not in unchanged}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
@@ -190,14 +221,20 @@ class Protocol:
     def describe(self) -> str:
         """The protocol in one sentence, for the leaderboard."""
         return (
-            ""
-            ""
-            f"{_LEVEL_TEXT[self.level]}"
+            f"{self._describe_repeats()}{_SCORER_TEXT[self.scorer]}{_LEVEL_TEXT[self.level]}"
             f"{_SELECTION_TEXT[self.select] if self.level != 'published' else ''}; "
             f"threshold {self._describe_threshold()}; image score {self._describe_reducer()}; "
             f"{' then '.join(self.post) or 'no post-processing'}; "
             f"{'within the region of interest' if self.roi else 'all pixels'}"
             f"{'' if self.budget == DEFAULT_BUDGET else f'; sorted up to {self.budget} pixels'}."
+        )
+
+    def _describe_repeats(self) -> str:
+        if self.repeats == 1:
+            return ""
+        return (
+            f"Mahalanobis distance of a sample from {self.repeats} reconstructions of it, "
+            f"{self.covariance} covariance. "
         )
 
     def _describe_threshold(self) -> str:
@@ -230,6 +267,12 @@ class Protocol:
     def stacks_slices(self) -> bool:
         """Whether any post-processing step is taken over the stacked slices of a patient."""
         return any(step.startswith(VOLUME) for step in self.post)
+
+    @property
+    def filters_maps(self) -> bool:
+        """Whether any post-processing step changes maps."""
+        names = {name.removeprefix(VOLUME) for name, _ in map(_parse_step, self.post)}
+        return not names.isdisjoint(("median", "fill", "zero"))
 
     def filter_maps(self, maps: Array, roi: Array | None = None) -> Array:
         """Apply the steps that change maps (N, *S), in their order; edges are mirrored by medians.
@@ -392,35 +435,50 @@ def threshold_exceeded_by(percent: float, values: Array) -> float:
     >>> threshold_exceeded_by(5, np.arange(100.0))
     94.0
     """
-    allowed = math.floor(values.size * percent / 100 + 1e-9)
-    at = max(0, values.size - 1 - allowed)
+    at = threshold_rank(percent, values.size)
     return float(np.partition(values, at)[at])
 
 
-def bisect_dice_threshold(score: Array, truth: Array) -> float:
+def threshold_rank(percent: float, size: int) -> int:
+    """The rank, from 0 on, of the lowest of so many values that at most this percent exceed.
+
+    >>> from adbench.benchmark.evaluation.protocol import threshold_rank
+    >>> threshold_rank(5, 100)
+    94
+    """
+    allowed = math.floor(size * percent / 100 + 1e-9)
+    return max(0, size - 1 - allowed)
+
+
+def bisect_dice_threshold(pixels: Pixels) -> float:
     """A threshold with a high Dice, found as the code of pDDPM does.
 
     A range begins as 0 to the highest score. Ten times the better of its quarter points says which
     half to go on in, the lower one where they are alike. Returns the best point tried, the last of
     equal ones. The best of all is `val-dice`; this may miss it by a hundredth.
 
-    score: (P,)      truth: (P,) bool, abnormal
-
     >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
     >>> from adbench.benchmark.evaluation.protocol import bisect_dice_threshold
-    >>> score = np.array([0.1, 0.2, 0.6, 0.8])
-    >>> 0.2 <= bisect_dice_threshold(score, score > 0.5) < 0.6
+    >>> score = np.array([[0.1, 0.2, 0.6, 0.8]])
+    >>> 0.2 <= bisect_dice_threshold(PixelScores.from_maps(score, score > 0.5)) < 0.6
     True
     """
-    order = np.argsort(score, kind="stable")
-    ranked, true = score[order], np.cumsum(truth[order])
-    low, high = 0.0, float(ranked[-1])
+    positives, high = 0, -math.inf
+    for block in pixels.blocks():
+        positives += int(np.count_nonzero(block.truth))
+        high = max(high, float(block.score.max(initial=-math.inf)))
+    low = 0.0
     best_dice, threshold = -1.0, high
     for _ in range(10):
         quarters = low + (high - low) / 4, high - (high - low) / 4
-        below = np.searchsorted(ranked, quarters, side="right")
-        hits = true[-1] - np.where(below > 0, true[below - 1], 0)
-        dice = 2 * hits / (score.size - below + true[-1])
+        called, hits = np.zeros((2, 2), np.int64)
+        for block in pixels.blocks():
+            for number, quarter in enumerate(quarters):
+                above = block.score > np.float64(quarter)
+                called[number] += np.count_nonzero(above)
+                hits[number] += np.count_nonzero(above & block.truth)
+        dice = 2 * hits / (called + positives)
         upper = int(dice[1] > dice[0])
         if dice[upper] >= best_dice:
             best_dice, threshold = float(dice[upper]), quarters[upper]
@@ -435,6 +493,14 @@ _LEVEL_TEXT = {
     "pseudo": "Level chosen on synthetic anomalies in calibration samples",
     "published": "The paper's level",
     "oracle": "Level chosen on TEST",
+}
+_SCORER_TEXT = {
+    "none": "",
+    "pvalue": "Maps as -log10 of p-values among healthy calibration pixels. ",
+    "position-z": "Maps in standard deviations of healthy calibration maps, by position. ",
+    "levels-mean": "Mean over levels of maps in standard deviations of healthy pixels. ",
+    "levels-max": "Maximum over levels of maps in standard deviations of healthy pixels. ",
+    "levels-mahalanobis": "Mahalanobis distance of the values at all levels from healthy ones. ",
 }
 _SELECTION_TEXT = {
     "auto": " by pixel AP, or image AUROC without masks",

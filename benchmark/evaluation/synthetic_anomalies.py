@@ -19,6 +19,7 @@ import torch
 
 from ...datasets.base import Sample, Split
 from .metrics.connected_components import Array
+from .packed_masks import ConcatenatedMasks, PackedMasks
 from .predictions import Predictions
 
 RADIUS_RANGE = (0.06, 0.2)
@@ -129,19 +130,31 @@ def concatenate_predictions(normal: Predictions, synthetic: Predictions) -> Pred
     """
     size = len(normal.keys)
     mapped = normal.map is not None and synthetic.map is not None
-    mask = None
-    if synthetic.mask is not None:
-        mask = np.concatenate([np.zeros((size, *synthetic.mask.shape[1:]), bool), synthetic.mask])
+    streamed = normal.streamed or synthetic.streamed
+    mask, roi = None, None
+    if streamed:
+        if synthetic.mask is not None:
+            nothing = PackedMasks((size, *synthetic.mask.shape[1:]), synthetic.scratch)
+            mask = ConcatenatedMasks(nothing, synthetic.mask)
+        if normal.roi is not None and synthetic.roi is not None:
+            roi = ConcatenatedMasks(normal.roi, synthetic.roi)
+    else:
+        if synthetic.mask is not None:
+            nothing = np.zeros((size, *synthetic.mask.shape[1:]), bool)
+            mask = np.concatenate([nothing, synthetic.mask])
+        roi = _concatenate_arrays([normal.roi, synthetic.roi], 0)
     return Predictions(
         keys=[*normal.keys, *synthetic.keys],
         groups=[*normal.groups, *synthetic.groups],
         label=np.concatenate([normal.label, synthetic.label]),
         mask=mask,
-        roi=_concatenate_arrays([normal.roi, synthetic.roi], 0),
+        roi=roi,
         spacing=normal.spacing,
         tags=[*normal.tags, *synthetic.tags],
         score=_concatenate_arrays([normal.score, synthetic.score], 1),
         map=_ConcatenatedMaps(normal.map, synthetic.map, size) if mapped else None,
+        streamed=streamed,
+        scratch=synthetic.scratch,
     )
 
 

@@ -34,6 +34,22 @@ def samples_without_images(split: Split) -> list[Sample]:
     ]
 
 
+def sample_metadata(split: Split) -> list[Sample]:
+    """The samples of a split with their labels and tags, but without images, masks and regions.
+
+    >>> import torch
+    >>> from adbench.benchmark.evaluation.tile_stitching import sample_metadata
+    >>> from adbench.datasets.base import Sample
+    >>> split = [Sample(torch.zeros(1, 4), "a", "a", label=True, mask=torch.ones(4, dtype=bool))]
+    >>> [(sample.key, sample.label, sample.mask) for sample in sample_metadata(split)]
+    [('a', True, None)]
+    """
+    return [
+        replace(sample, x=NO_IMAGE, counterpart=None, mask=None, roi=None)
+        for sample in map(split.__getitem__, range(len(split)))
+    ]
+
+
 class TiledImages:
     """Which samples are tiles of the same image. Samples that are no tiles are whole images.
 
@@ -107,6 +123,8 @@ class StitchedMaps:
 
     def __getitem__(self, index: tuple[int, slice]) -> Array:
         level, rows = index
+        if not range(*rows.indices(self.shape[1])):
+            return np.zeros((0, *self.shape[2:]), np.float32)
         return np.stack(
             [
                 self.images.stitch(
@@ -115,6 +133,42 @@ class StitchedMaps:
                 for image in range(*rows.indices(self.shape[1]))
             ]
         )
+
+
+class StitchedMasks:
+    """Masks (W, *S) bool of whole images from those of tiles; of them only [i:j] and [[i, j, ...]]
+    are ever read.
+
+    tile_masks: (N, *tile) bool, an array or on disk
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from adbench.benchmark.evaluation.tile_stitching import StitchedMasks, TiledImages
+    >>> from adbench.datasets.base import Sample, Tile
+    >>> tiles = [Sample(torch.zeros(1, 2), f"a{i}", "a", label=False, tile=Tile("a", (i,), (4,)))
+    ...          for i in (0, 2)]
+    >>> masks = StitchedMasks(np.array([[True, False], [False, True]]), TiledImages(tiles))
+    >>> masks[0:1].tolist()
+    [[True, False, False, True]]
+    """
+
+    def __init__(self, tile_masks: Any, images: TiledImages) -> None:
+        self.tile_masks, self.images = tile_masks, images
+        first = images.tiles[images.members[0][0]]
+        extent = tile_masks.shape[1:] if first is None else first.extent
+        self.shape = (len(images.members), *extent)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Array:
+        chosen = range(*index.indices(len(self))) if isinstance(index, slice) else index
+        masks = np.zeros((len(chosen), *self.shape[1:]), bool)
+        for row, image in enumerate(chosen):
+            tiles = self.tile_masks[np.array(self.images.members[image])]
+            masks[row] = self.images.stitch(image, list(tiles))
+        return masks
 
 
 def stitch_tiles(values: Sequence[Array], tiles: Sequence[Tile]) -> Array:

@@ -18,6 +18,7 @@ from ...methods.base import Method
 from ..registry.code_fingerprint import folder_digest, loaded_code_digest
 from ..store.cache_key import canonical_json, to_json_dict
 from .matrix import PREDICTED_SPLITS, Experiment, content_arguments
+from .repeated_detection import RepeatedDetection
 from .splits import Splits
 
 
@@ -93,12 +94,32 @@ def experiment_key_inputs(
                 "args": {key: value for key, value in args.items() if key in inference},
                 "levels": list(levels),
                 "part": name,
+                **repeats_key_inputs(experiment),
             }
         )
         for name in splits.predicted
     }
     record = {"maps": maps, "protocol": experiment.protocol.as_dict(), "code": evaluation_code()}
     return KeyInputs(checkpoint, maps, to_json_dict(record))
+
+
+def repeats_key_inputs(experiment: Experiment) -> dict[str, Any]:
+    """Return what a protocol of repeated predictions adds to the inputs of maps; else nothing.
+
+    >>> from types import SimpleNamespace
+    >>> from adbench.benchmark.evaluation.protocol import Protocol
+    >>> repeats_key_inputs(SimpleNamespace(protocol=Protocol()))
+    {}
+    >>> repeats_key_inputs(SimpleNamespace(protocol=Protocol(repeats=5)))["repeats"]
+    [5, 'diagonal']
+    """
+    protocol = experiment.protocol
+    if protocol.repeats == 1:
+        return {}
+    return {
+        "repeats": [protocol.repeats, protocol.covariance],
+        "repeats_code": loaded_code_digest(RepeatedDetection),
+    }
 
 
 def data_key_inputs(experiment: Experiment, splits: Splits, names: Sequence[str]) -> dict[str, Any]:

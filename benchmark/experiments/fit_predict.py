@@ -14,13 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...datasets.base import Split
-from ...datasets.io.hdf5_output import write_hdf5
+from ...datasets.io.hdf5_output import writing_hdf5
 from ...engine.profiling.cost import (
     CostMeter,
     FlopCount,
@@ -31,17 +30,16 @@ from ...engine.profiling.cost import (
     reset_peak_memory,
 )
 from ...engine.runtime.context import Interrupted, TrainingContext
+from ...engine.runtime.determinism import record_nondeterminism
 from ...engine.runtime.learning_curve import LearningCurve
 from ...engine.runtime.out_of_memory import batch_limit, retry_out_of_memory
 from ...engine.runtime.rng import Rng
 from ...engine.training.loss import NotFinite
 from ...methods.base import Detection, Method
+from ..evaluation.maps_file import SHARD_SIZE, PredictionWriter, compress_maps
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
 from ..store.partial_state import PartialState, separate_tensors
 from .shared_stages import SharedStageCache
-
-SHARD_SIZE = 32
-"""Samples that are predicted at a time, and that a killed prediction loses at most."""
 
 GOLDEN_RATIO = 0.618
 """Multiples of it, without their integer part, keep away from each other."""
@@ -123,7 +121,8 @@ def fit(
     if stage_cache is not None:
         context = replace(context, shared_stages=stage_cache)
     reset_peak_memory(context.device)
-    with CostMeter(method) as meter:
+    nondeterministic = set[str]()
+    with record_nondeterminism(nondeterministic), CostMeter(method) as meter:
         method.fit(train, calibration, context)
     weights = method.state_dict()
     _check_finite(weights, "after training, weight")
@@ -150,6 +149,7 @@ def fit(
         "peak_memory_mb": peak_memory(context.device),
         "device": device_name(context.device),
         "threads": torch.get_num_threads(),
+        "nondeterministic": sorted(nondeterministic),
         "versions": _library_versions(),
     }
 
@@ -192,44 +192,67 @@ def predict(
     """
     reset_peak_memory(context.device)
     log: LogEvent = context.on_event
-    shards: list[Mapping[str, Tensor]] = []
-    fits = False
-    for start in range(0, len(split), SHARD_SIZE):
-        if context.stop():
-            raise Interrupted(f"stopped predicting {name} at sample {start}; all of it is kept")
-        indices = range(start, min(start + SHARD_SIZE, len(split)))
-        shard = context.state_store.load(f"shard-{start}")
-        if shard is not None and fits and int(shard["batch"]) != batch_limit(method):
-            shard = None  # a helper had more memory
-        if shard is None:
-            work = partial(_predict_shard, method, split, indices, gallery, levels, context)
-            if fits:
-                shard = work()
+    nondeterministic = set[str]()
+    starts = [*range(0, len(split), SHARD_SIZE)]
+    done, fits, evaluations, seconds, samples = 0, False, 0, 0.0, 0
+    with writing_hdf5(path) as output:
+        writer = PredictionWriter(output.file, len(split))
+        while done < len(starts):
+            start = starts[done]
+            if context.stop():
+                raise Interrupted(f"stopped predicting {name} at sample {start}; all of it is kept")
+            shard = context.state_store.load(f"shard-{start}")
+            if shard is not None and _is_usable(shard, batch_limit(method) if fits else None):
+                finished: Sequence[Mapping[str, Tensor]] = [shard]
             else:
-                shard = retry_out_of_memory(work, method, context, f"predicting {name}", log)
-            context.state_store.save(f"shard-{start}", shard)
-        batch_limit(method, int(shard["batch"]))  # one shape for the whole stage, also when resumed
-        fits = True
-        shards.append(shard)
-        log("predict", {"part": name, "step": indices[-1] + 1, "of": len(split)})
-    with write_hdf5(path) as file:
-        for field in ("score", "map", "reconstruction", "psnr", "ssim"):
-            values = [shard[field] for shard in shards if field in shard]
-            if values:
-                file[field] = torch.cat(values, 1).numpy()
-        file["gallery"] = np.array(gallery, dtype=np.int64)
-        file["levels"] = np.array(levels, dtype=np.int64)
+                group = [start]
+                for other in starts[done + 1 : done + _shards_together(method)]:
+                    if context.state_store.load(f"shard-{other}") is not None:
+                        break
+                    group.append(other)
+                parts = [range(i, min(i + SHARD_SIZE, len(split))) for i in group]
+                work = partial(_predict_shards, method, split, parts, gallery, levels, context)
+                with record_nondeterminism(nondeterministic):
+                    if fits:
+                        finished = work()
+                    else:
+                        stage = f"predicting {name}"
+                        finished = retry_out_of_memory(work, method, context, stage, log)
+                for number, each in zip(group, finished, strict=True):
+                    context.state_store.save(f"shard-{number}", each)
+            # one shape for the whole stage, also when resumed
+            batch_limit(method, int(finished[0]["batch"]))
+            fits = True
+            for each in finished:
+                writer.add(starts[done], each)
+                done += 1
+                samples += each["score"].shape[1]
+                evaluations += int(each["evaluations"])
+                seconds += float(each["seconds"])
+            output.check()  # a full disk ends the prediction now, not after hours
+            log("predict", {"part": name, "step": samples, "of": len(split)})
+        writer.finish(levels=levels, gallery=gallery)
     samples = max(len(split), 1)
     return {
         "samples": len(split),
         "batch": batch_limit(method),
-        "evaluations": sum(int(shard["evaluations"]) for shard in shards) / samples,
-        "seconds": sum(float(shard["seconds"]) for shard in shards) / samples,
+        "evaluations": evaluations / samples,
+        "seconds": seconds / samples,
         "peak_memory_mb": peak_memory(context.device),
         "levels": len(levels),
         "device": device_name(context.device),
         "threads": torch.get_num_threads(),
+        "nondeterministic": sorted(nondeterministic),
     }
+
+
+def _is_usable(shard: Mapping[str, Tensor], batch: int | None) -> bool:
+    """Whether a stored shard can be a part of the prediction.
+
+    batch: rows of a network call in the shards before it; a helper may have had more memory. Maps
+    that are not compressed are of an earlier version.
+    """
+    return "map" not in shard and batch in (None, int(shard["batch"]))
 
 
 @torch.no_grad()
@@ -273,32 +296,42 @@ def predict_remaining_shards(
     count = 0
     starts = range(0, len(split), SHARD_SIZE)[::-1]
     first = int(len(starts) * ((helper_number - 1) * GOLDEN_RATIO % 1))
-    for start in [*starts[first:], *starts[:first]]:
-        if context.stop() or is_finished():
+    remaining = [*starts[first:], *starts[:first]]
+    while not context.stop() and not is_finished():
+        remaining = [start for start in remaining if f"shard-{start}" not in partial_state]
+        group = remaining[: _shards_together(method)]
+        if not group:
             break
-        if f"shard-{start}" in partial_state:
-            continue
-        indices = range(start, min(start + SHARD_SIZE, len(split)))
-        shard = _predict_shard(method, split, indices, gallery, levels, context)
+        parts = [range(start, min(start + SHARD_SIZE, len(split))) for start in group]
+        shards = _predict_shards(method, split, parts, gallery, levels, context)
         if is_finished():
             break
-        partial_state.save(f"shard-{start}", shard)
+        for start, shard in zip(group, shards, strict=True):
+            partial_state.save(f"shard-{start}", shard)
         if is_finished():  # meanwhile, and the other process has cleared the partial state
             partial_state.clear()
             break
-        count += len(indices)
+        count += sum(map(len, parts))
         log("predict", {"part": name, "step": count, "of": len(split)})
     return count
 
 
-def _predict_shard(
+def _shards_together(method: Method) -> int:
+    """How many shards fill a batch of the method's networks; one where the other samples of a
+    shard have a part in a sample's result."""
+    return 1 if method.batch_dependent else max(1, batch_limit(method) // SHARD_SIZE)
+
+
+def _predict_shards(
     method: Method,
     split: Split,
-    indices: Sequence[int],
+    parts: Sequence[range],
     gallery: Sequence[int],
     levels: Sequence[int],
     context: TrainingContext,
-) -> dict[str, Tensor]:
+) -> list[dict[str, Tensor]]:
+    """The shards of several ranges of samples, whose costs are shared among them by their sizes."""
+    indices = [index for part in parts for index in part]
     x, keys = _read_inputs(split, indices)
     rng = Rng(keys, context.seed, context.device)
     with CostMeter(method) as meter:
@@ -307,10 +340,9 @@ def _predict_shard(
             raise ValueError(f"detect returns a {type(detection).__name__}, not a Detection")
         detection.check(len(levels), x)
         shard = {"score": detection.score.double().cpu()}
-        if detection.map is not None:
-            shard["map"] = detection.map.float().cpu().contiguous()
+        maps = None if detection.map is None else detection.map.float().cpu().contiguous()
     description = f"of samples {keys[0]} to {keys[-1]}, the"
-    _check_finite(shard, description)
+    _check_finite(shard | ({} if maps is None else {"map": maps}), description)
     if detection.reconstruction is not None:
         _check_finite({"reconstruction": detection.reconstruction}, description)
         label = torch.tensor([split[i].label for i in indices], device=context.device)
@@ -320,10 +352,25 @@ def _predict_shard(
     rows = [row for row, index in enumerate(indices) if index in gallery]
     if detection.reconstruction is not None and rows:
         shard["reconstruction"] = detection.reconstruction[:, rows].float().cpu().contiguous()
-    shard["evaluations"] = torch.tensor(meter.evaluations)
-    shard["batch"] = torch.tensor(batch_limit(method))
-    shard["seconds"] = torch.tensor(meter.seconds, dtype=torch.float64)
-    return shard
+    shards, end = list[dict[str, Tensor]](), 0
+    retained = [sum(index in gallery for index in part) for part in parts]
+    pictures = shard.pop("reconstruction", None)
+    for i, part in enumerate(parts):
+        begin, end = end, end + len(part)
+        one = {name: value[:, begin:end].contiguous() for name, value in shard.items()}
+        if pictures is not None and retained[i]:
+            first = sum(retained[:i])
+            one["reconstruction"] = pictures[:, first : first + retained[i]].contiguous()
+        if maps is not None:
+            compressed = compress_maps(maps[:, begin:end].numpy())
+            one["map_chunks"] = torch.from_numpy(compressed.copy())
+        before, after = (meter.evaluations * n // len(indices) for n in (begin, end))
+        one["evaluations"] = torch.tensor(after - before)
+        one["batch"] = torch.tensor(batch_limit(method))
+        seconds = meter.seconds * len(part) / len(indices)
+        one["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+        shards.append(one)
+    return shards
 
 
 def _read_inputs(split: Split, indices: Sequence[int]) -> tuple[Tensor, list[str]]:

@@ -28,6 +28,7 @@ from .fit_predict import LogEvent, fit, load_method, predict, predict_remaining_
 from .imported_weights import load_imported_weights
 from .matrix import PREDICTED_SPLITS, Experiment
 from .record import artifact_fields, record_header
+from .repeated_detection import repeat_detection
 from .resolve import ResolvedExperiment, resolve
 from .result_files import intact_files, write_result_files
 from .shared_stages import SharedStageCache
@@ -138,7 +139,7 @@ def predict_shared(
     if checkpoint is None:
         return 0
     context = replace(context, seed=experiment.seed, on_event=log)
-    method, count = load_method(resolved.build_method(), checkpoint.path, context), 0
+    method, count = _load_predictor(resolved, checkpoint.path, context), 0
     for name in reversed(resolved.splits.predicted):
         key_inputs, split = resolved.key_inputs.maps[name], resolved.splits[name]
         count += predict_remaining_shards(
@@ -229,7 +230,7 @@ def predict_splits(
         def create(path: Path, name: str = name, state: Any = partial_state) -> Mapping[str, Any]:
             nonlocal method
             if method is None:
-                method = load_method(resolved.build_method(), checkpoint.path, context)
+                method = _load_predictor(resolved, checkpoint.path, context)
             split = resolved.splits[name]
             return predict(
                 path,
@@ -247,6 +248,14 @@ def predict_splits(
     return maps
 
 
+def _load_predictor(
+    resolved: ResolvedExperiment, weights: Path, context: TrainingContext
+) -> Method:
+    """The fitted method, or one that asks it as often as the protocol says."""
+    method = load_method(resolved.build_method(), weights, context)
+    return repeat_detection(method, resolved.experiment.protocol)
+
+
 def _gallery(name: str, split: Split) -> Sequence[int]:
     """Samples of a split whose reconstructions are kept: some of the test samples, to be shown."""
     return gallery_samples(split) if name == "test" else []
@@ -256,7 +265,7 @@ def _evaluate(
     resolved: ResolvedExperiment, maps: Mapping[str, Artifact], path: Path
 ) -> Mapping[str, Any]:
     predictions = {
-        name: load_predictions(resolved.splits[name], artifact.path)
+        name: load_predictions(resolved.splits[name], artifact.path, scratch=path.parent)
         for name, artifact in maps.items()
     }
     calibration, val, test = (predictions[name] for name in PREDICTED_SPLITS)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...datasets.base import Dataset
+from ...engine.runtime.determinism import repeat_tolerance
 from ...methods.base import Method
 from ..evaluation.named_protocols import protocol_name
 from ..store.artifact_store import Artifact
@@ -110,7 +111,20 @@ def artifact_fields(
         "versions": checkpoint.metadata["versions"],
         "device": checkpoint.metadata["device"],
         "threads": checkpoint.metadata["threads"],
+        **_determinism([checkpoint, *maps.values()]),
     }
+
+
+def _determinism(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """How far results of a repetition may lie apart, and because of what; nothing where they are
+    the same to the bit."""
+    operations = {
+        name for artifact in artifacts for name in artifact.metadata.get("nondeterministic", [])
+    }
+    if not operations:
+        return {}
+    facts = {"operations": sorted(operations), "tolerance": repeat_tolerance(operations)}
+    return {"nondeterminism": facts}
 
 
 def _cost_summary(checkpoint: Artifact, maps: Mapping[str, Artifact]) -> dict[str, float]:

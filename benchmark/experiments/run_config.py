@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from ...engine.runtime.setting_types import Count, Level, Natural, NonNegative, Positive
+from ...engine.runtime.setting_types import (
+    CompileMode,
+    Count,
+    Level,
+    Natural,
+    NonNegative,
+    Positive,
+)
 from ..evaluation.named_protocols import parse_protocol
 from ..evaluation.protocol import Protocol
 from ..registry.setting_types import convert_fields
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 PROTOCOL_OPTIONS = {
     "threshold": "threshold", "level_rule": "level", "reducer": "reducer", "post": "post",
     "budget": "budget", "roi": "roi", "select": "select",
+    "scorer": "scorer", "repeats": "repeats", "covariance": "covariance",
 }  # fmt: skip
 """Options that are fields of the protocol, by the name of the field."""
 
@@ -73,7 +81,9 @@ class RunConfig:
     protocol: how maps become scores and decisions
     device, dtype: `auto`, `cpu`, `cuda`, `cuda:1`; `auto`, `float32`, `tf32`,
         `bfloat16`
-    compile: torch.compile the networks
+    compile: when torch.compile makes the networks faster: `auto`, on a GPU, in the mode that fits
+        the input's size; `on`, on any device, in torch's default mode; `off`; `reduce-overhead`, on
+        a GPU by CUDA graphs. True and False stand for `on` and `off`
     workers: processes that read training samples ahead; None for what fits the device
     micro: rows of one forward and backward pass in training; None for a step's whole batch
     checkpoint_interval: seconds between two saves of an unfinished training
@@ -113,7 +123,7 @@ class RunConfig:
     data: Path | None = None
     device: str = "auto"
     dtype: DtypeName = "auto"
-    compile: bool = False
+    compile: CompileMode = "auto"
     workers: Natural | None = None
     micro: Count | None = None
     checkpoint_interval: NonNegative = 20.0
@@ -161,6 +171,8 @@ class RunConfig:
                 value = options[name]
                 several = (value,) if isinstance(value, (str, Path)) else value
                 options[name] = tuple(map(kind, several))
+        if isinstance(options.get("compile"), bool):
+            options["compile"] = "on" if options["compile"] else "off"
         if "levels" in options:
             options["levels"] = tuple(parse_integers(options["levels"], "--levels", 1, 1000))
         for name in ("fraction", "contaminate"):

@@ -100,4 +100,4 @@ class _Chosen:
     def __getitem__(self, index: int, /) -> Sample:
         split, row = self.rows[index]
         sample = split[row]
-        return replace(sample, label=False, mask=None) if self.unmarked else sample
+        return replace(sample, label=False, mask=None, boxes=None) if self.unmarked else sample

@@ -232,6 +232,11 @@ def _check_protocol(protocol: Protocol, results: ExternalResults) -> None:
             "level 'pseudo' puts synthetic anomalies into samples, of which there are no maps from "
             "outside; use level=auto or level=published"
         )
+    if protocol.repeats > 1:
+        raise ProtocolError(
+            f"repeats={protocol.repeats} asks a method again, and maps from outside are what they "
+            "are; use repeats=1"
+        )
     if protocol.reducer == "method" and not results.scores:
         raise ProtocolError(
             f"reducer 'method' takes the method's own scores, and {results.source} has maps alone: "

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...datasets.base import DataError, Dataset, Sample, Split
 from ...datasets.io.hdf5_output import write_hdf5
+from ..evaluation.maps_file import create_maps
 from ..evaluation.tile_stitching import TiledImages, samples_without_images
 from ..experiments.record import SPLIT_NAMES
 from ..figures.gallery import gallery_samples
@@ -132,9 +133,7 @@ class MatchedResults:
                 file[field] = values
             if self.results.maps and samples:
                 shape = tuple(split[0].x.shape[1:])  # of a tile, where samples are tiles
-                maps = file.create_dataset(
-                    "map", (len(levels), len(samples), *shape), np.float32, chunks=(1, 1, *shape)
-                )
+                maps = create_maps(file, len(levels), len(samples), shape)
                 for row, level in enumerate(levels):
                     last: tuple[str, Array] | None = None
                     for i, key in enumerate(keys):

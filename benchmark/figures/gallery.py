@@ -1,5 +1,5 @@
 """Images of a method's predictions: a gallery of test samples, the same for every method; its worst
-mistakes; and a contact sheet of thumbnails, to find the samples on which methods disagree."""
+mistakes; and a contact sheet of the maps of many samples at all levels, for the page."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
+from ...datasets.base import Sample
 from ..evaluation.hdf5_arrays import hdf5_dataset, read_array
 from ..evaluation.sample_results import SampleResults
-from ..evaluation.tile_stitching import TiledImages, samples_without_images
-from .contact_sheet import THUMBNAIL_SIDE, choose_samples, thumbnail
+from ..evaluation.tile_stitching import TiledImages, sample_metadata
+from .contact_sheet import (
+    GALLERY_SIDE,
+    THUMBNAIL_SIDE,
+    choose_samples,
+    thumbnail,
+    write_contact_sheet,
+)
 from .sample_sheet import DisplayedSample, write_sheet
 
 GALLERY_SAMPLES = 6
 """Samples in a gallery; their reconstructions are stored with the maps."""
+
+MAX_LEVELS = 9
+"""Levels whose maps are on a contact sheet, at most."""
 
 MISTAKES_PER_KIND = 3
 """Of the worst misses, and of the worst false alarms."""
@@ -41,7 +52,7 @@ def gallery_samples(split: Any) -> list[int]:
     >>> gallery_samples(split)
     [0, 2, 3]
     """
-    samples = samples_without_images(split)
+    samples = sample_metadata(split)
     wholes = TiledImages(samples)
     by_stratum: dict[str, int] = {}
     for whole, sample in enumerate(wholes.take_first(samples)):
@@ -86,7 +97,7 @@ def write_figures(
     >>> [path.name for path in paths]
     ['a.png', 'a.worst.png', 'a.contact.png']
     """
-    images = TiledImages(samples_without_images(split))
+    images = TiledImages(sample_metadata(split))
     title += f", level {level}" if level else ""
     with h5py.File(maps, "r") as file:
         _write_gallery(file, split, level, path, title)
@@ -143,20 +154,50 @@ def _write_contact_sheet(
     images: TiledImages,
     rows: SampleResults,
 ) -> bool:
-    """Write the contact sheet: thumbnails of input, map and truth of many samples.
+    """Write the contact sheet: inputs, masks and the maps at all levels of many samples.
 
-    Returns whether one was written: not of signals, whose curves do not get smaller.
+    Returns whether one was written: not of signals, whose curves do not get smaller, and not of a
+    method without maps.
     """
-    members = dict(zip(images.keys, images.members, strict=True))
+    if "map" not in file:
+        return False
+    gallery = {*read_array(file, "gallery").tolist()}
+    index = {key: whole for whole, key in enumerate(images.keys)}
+    chosen = {*choose_samples(rows.keys, rows.label)} | {k for k, _ in worst_mistakes(rows)}
+    chosen |= {
+        k for k, key in enumerate(rows.keys) if gallery.intersection(images.members[index[key]])
+    }
+    levels = _shown_levels(read_array(file, "levels").tolist(), level)
     thumbnails: list[DisplayedSample] = []
-    for k in choose_samples(rows.keys, rows.label):
-        (whole,) = _displayed_samples(file, split, members[rows.keys[k]], level)
+    maps: dict[int, list[np.ndarray]] = {shown: [] for shown in levels}
+    for k in sorted(chosen):
+        number = index[rows.keys[k]]
+        tiles = images.members[number]
+        (whole,) = _displayed_samples(file, split, tiles, level)
         if whole.x.ndim < 3:
             return False
-        thumbnails.append(thumbnail(whole))
+        side = GALLERY_SIDE if gallery.intersection(tiles) else THUMBNAIL_SIDE
+        thumbnails.append(thumbnail(whole, side))
+        for shown, of_level in maps.items():
+            small = thumbnail(replace(whole, map=_whole_map(file, images, number, shown)), side)
+            assert small.map is not None
+            of_level.append(small.map)
     if thumbnails:
-        write_sheet(path, thumbnails, title=f"Contact sheet of {title}", tile=THUMBNAIL_SIDE)
+        write_contact_sheet(path, thumbnails, maps, level)
     return bool(thumbnails)
+
+
+def _shown_levels(levels: Sequence[int], chosen: int) -> list[int]:
+    """At most MAX_LEVELS of the levels, spread evenly, the chosen one among them, in order."""
+    step = max(1.0, (len(levels) - 1) / (MAX_LEVELS - 2))
+    spread = {levels[round(k * step)] for k in range(len(levels)) if round(k * step) < len(levels)}
+    return sorted(spread | {chosen})
+
+
+def _whole_map(file: h5py.File, images: TiledImages, whole: int, level: int) -> np.ndarray:
+    """The map of a whole image at a level, stitched from those of its tiles."""
+    at = read_array(file, "levels").tolist().index(level)
+    return images.stitch(whole, [hdf5_dataset(file, "map")[at, i] for i in images.members[whole]])
 
 
 def worst_mistakes(rows: SampleResults) -> list[tuple[int, str]]:
@@ -210,7 +251,7 @@ def _displayed_samples(
         for i in shown
     ]
     heat = [_read_at(file, "map", at, i) for i in shown]
-    truth = [[_to_numpy(t) for t in (s.mask, s.roi, s.counterpart)] for s in samples]
+    truth = [[_to_numpy(t) for t in (_drawn_truth(s), s.roi, s.counterpart)] for s in samples]
     return [
         DisplayedSample(
             key=key,
@@ -221,6 +262,8 @@ def _displayed_samples(
             roi=put(whole, [t[1] for t in truth]),
             counterpart=put(whole, [t[2] for t in truth]),
             caption=" ".join(samples[wholes.members[whole][0]].tags.values()),
+            label=any(samples[k].label for k in wholes.members[whole]),
+            tags=dict(samples[wholes.members[whole][0]].tags),
         )
         for whole, key in enumerate(wholes.keys)
     ]
@@ -228,6 +271,16 @@ def _displayed_samples(
 
 def _read_at(file: h5py.File, name: str, level: int, i: int) -> np.ndarray | None:
     return np.asarray(hdf5_dataset(file, name)[level, i]) if name in file else None
+
+
+def _drawn_truth(sample: Sample) -> Tensor | None:
+    """The mask of a sample, or what its boxes hold."""
+    if sample.boxes is None:
+        return sample.mask
+    inside, axes = torch.zeros(sample.x.shape[1:], dtype=torch.bool), sample.x.ndim - 1
+    for box in sample.boxes:
+        inside[tuple(slice(a, b) for a, b in zip(box[:axes], box[axes:], strict=True))] = True
+    return inside
 
 
 def _to_numpy(tensor: Tensor | None) -> np.ndarray | None:

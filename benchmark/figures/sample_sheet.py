@@ -7,8 +7,8 @@ hold, and all maps of a sheet share one window. Letters: C channels, S one to th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class DisplayedSample:
 
     x: (C, *S) in [0, 1]                 reconstruction, counterpart: (C, *S) or None
     map, mask, roi: (*S) or None         caption: its strata, in words
+    label: whether it is abnormal        tags: its strata, by their names
 
     >>> import numpy as np
     >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample
@@ -59,6 +60,8 @@ class DisplayedSample:
     roi: Array | None = None
     counterpart: Array | None = None
     caption: str = ""
+    label: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_sheet(
@@ -94,7 +97,7 @@ def write_sheet(
     if not samples:
         raise ValueError("a sheet wants at least one sample to show")
     samples = [middle_slice(sample, channel) for sample in samples]
-    window = _map_range(samples)
+    window = map_range(samples)
     if samples[0].x.ndim == 1:
         page, layout = _draw_curves(samples, window, title)
     else:
@@ -166,8 +169,8 @@ def middle_slice(sample: DisplayedSample, channel: int) -> DisplayedSample:
     def cut(array: Array | None, *first: int) -> Array | None:
         return None if array is None else np.asarray(array)[(*first, *at)]
 
-    return DisplayedSample(
-        key=sample.key,
+    return replace(
+        sample,
         x=np.asarray(sample.x)[(channel, *at)],
         reconstruction=cut(sample.reconstruction, channel),
         map=cut(sample.map),
@@ -178,15 +181,24 @@ def middle_slice(sample: DisplayedSample, channel: int) -> DisplayedSample:
     )
 
 
-def _map_range(samples: Sequence[DisplayedSample]) -> float:
-    """The value shown brightest: 99.5 % of all that is shown of maps lie below it."""
+def map_range(samples: Sequence[DisplayedSample]) -> float:
+    """Return the value shown brightest: 99.5 % of all that is shown of maps lie below it.
+
+    It is 1 where nothing lies above 0.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample, map_range
+    >>> map_range([DisplayedSample("a", np.zeros((8, 8)), map=np.full((8, 8), 3.0))])
+    3.0
+    """
     values = [s.map[_inside(s)] for s in samples if s.map is not None]
     top = float(np.quantile(np.concatenate(values), 0.995)) if values else 0.0
     return top if top > 0 else 1.0
 
 
 def _inside(sample: DisplayedSample) -> Array:
-    return np.ones(sample.x.shape, bool) if sample.roi is None else sample.roi.astype(bool)
+    shape = sample.x.shape if sample.map is None else sample.map.shape
+    return np.ones(shape, bool) if sample.roi is None else sample.roi.astype(bool)
 
 
 def _columns(

@@ -55,6 +55,15 @@ TITLES = {
     "volume_precision": "precision of a volume",
     "healthy_psnr": "healthy PSNR",
     "healthy_ssim": "healthy SSIM",
+    "pointing_game": "pointing game",
+    "box_recall_025": "box recall at 0.25 FP per image",
+    "box_recall_1": "box recall at 1 FP per image",
+    "range_auc_roc": "R-AUC-ROC",
+    "range_auc_pr": "R-AUC-PR",
+    "vus_roc": "VUS-ROC",
+    "vus_pr": "VUS-PR",
+    "pa_f1_oracle": "⌈point-adjusted F1⌉ (oracle)",
+    "pa_f1_random": "⌈point-adjusted F1⌉ of random scores",
     "image_fpr": "false alarms at 5 % (images)",
     "pixel_fpr": "false alarms at 5 % (pixels)",
 }
@@ -99,6 +108,11 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
         Column("AUPRO\n30", _value_text("pixel_aupro30")),
         Column(f"Dice\n{rule}", _value_text("pixel_dice")),
         Column("Dice of\na volume", _interval_text("volume_dice"), _value_text("volume_dice")),
+        Column("pointing\ngame", _interval_text("pointing_game"), _value_text("pointing_game")),
+        Column("box recall\n1 FP", _interval_text("box_recall_1"), _value_text("box_recall_1")),
+        Column("VUS\nPR", _interval_text("vus_pr"), _value_text("vus_pr")),
+        Column("R-AUC\nPR", _interval_text("range_auc_pr"), _value_text("range_auc_pr")),
+        Column("⌈F1 adj.⌉\n(random)", _adjusted_text, grey=True),
         Column("⌈Dice⌉\n(oracle)", _oracle_text, grey=True),
         Column("false alarms\nat 5 %", _false_positive_text),
     ]
@@ -115,7 +129,7 @@ def columns(leaderboard: Leaderboard) -> list[Column]:
         ),
         Column("train\nsteps", lambda entry: count_text(cost_of(entry, "train_steps"))),
         Column("params\nM", lambda entry: number_text(cost_of(entry, "parameters"), 1e6)),
-        Column("evals\n/image", lambda entry: number_text(cost_of(entry, "evaluations_per_image"))),
+        Column("evals\n/image", lambda entry: calls_text(cost_of(entry, "evaluations_per_image"))),
         Column("GFLOP\n/image", lambda entry: number_text(cost_of(entry, "gflops_per_image"))),
     ]
 
@@ -149,6 +163,14 @@ def _oracle_text(entry: Entry) -> str:
     return f"({_value_text('pixel_dice_oracle')(entry)})"
 
 
+def _adjusted_text(entry: Entry) -> str:
+    """The point-adjusted F1 of signals, never without that of random scores."""
+    if entry.value("pa_f1_oracle") is None:
+        return "-"
+    values = (_value_text(f"pa_f1_{name}")(entry) for name in ("oracle", "random"))
+    return "{} ({})".format(*values)
+
+
 def _false_positive_text(entry: Entry) -> str:
     """Shares of normal test samples and of their pixels with a p-value of at most 5 %."""
     calibration = entry.record.get("calibration") or {}
@@ -173,6 +195,16 @@ def count_text(value: float | None) -> str:
     ('700', '-')
     """
     return "-" if value is None else f"{value:.0f}"
+
+
+def calls_text(value: float | None) -> str:
+    """Network evaluations per image as text, four digits; "-" for None.
+
+    >>> from adbench.benchmark.leaderboard.columns import calls_text
+    >>> calls_text(40.0), calls_text(2.25), calls_text(None)
+    ('40', '2.25', '-')
+    """
+    return "-" if value is None else f"{value:,.4g}"
 
 
 def reason_text(entry: Entry) -> str:

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
+from .answer import METRIC_NAMES, answer_text
 from .entry import Entry
 from .pairwise import worse_than
 from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
+from .subgroup_gaps import subgroup_notes
 from .text import number_text
+from .titles import unique_titles
 from .training_curves import training_curves
 from .tuning_text import tuning_notes
 
@@ -34,8 +37,6 @@ BINNED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "
 INTEGER_COLUMNS = ("partial", "rank", "level", "train_steps", "train_samples", "parameters")
 """Columns of integers that may be missing."""
 
-METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
-
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -43,6 +44,7 @@ class Leaderboard:
 
     metric: what it is sorted by, best first     notes: sentences to print beneath
     seed_summaries: its methods with several seeds, best mean first
+    answer: which method is best and whether the difference is real, in words; empty without results
     """
 
     title: str
@@ -50,6 +52,7 @@ class Leaderboard:
     entries: list[Entry]
     notes: list[str] = field(default_factory=list)
     seed_summaries: list[SeedSummary] = field(default_factory=list)
+    answer: str = ""
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per record, best first: what `rows` gives, as columns."""
@@ -153,7 +156,12 @@ def build_leaderboards(records: Sequence[Record], folder: Path | None = None) ->
             of_record = _leaderboard_key(record)
             for key in comparable.get(_comparable_key(of_record), [of_record]):
                 groups.setdefault(key, []).append(record)
-    leaderboards = [_build_leaderboard(groups[key], folder) for key in sorted(groups)]
+    ordered = [groups[key] for key in sorted(groups)]
+    titles = unique_titles([_titled_record(group) for group in ordered])
+    leaderboards = [
+        _build_leaderboard(group, title, folder)
+        for group, title in zip(ordered, titles, strict=True)
+    ]
     broken = [record for record in records if record["status"] == "broken"]
     entries = [Entry(record, None, record["method"]["label"]) for record in broken]
     return leaderboards + (
@@ -179,7 +187,7 @@ def _comparable_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return key[0], key[2], key[3], key[4]
 
 
-def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leaderboard:
+def _build_leaderboard(records: Sequence[Record], title: str, folder: Path | None) -> Leaderboard:
     results = [record for record in records if record["status"] == "ok"]
     missing = [record for record in records if record["status"] != "ok"]
     has_pixels = any(metric_value(record, "pixel_ap") is not None for record in results)
@@ -187,7 +195,8 @@ def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leader
 
     def order(record: Record) -> tuple[Any, ...]:
         value = metric_value(record, metric)
-        return (value is None, -(value or 0), *_method_key(record))
+        baseline = bool(record["method"]["baseline"])  # of equals, methods come first
+        return (value is None, -(value or 0), baseline, *_method_key(record))
 
     results.sort(key=order)
     names = entry_names(records)
@@ -201,14 +210,17 @@ def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leader
         ]
         worse = worse_than(compared, baseline, metric, folder)
     label = baseline["method"]["label"] if baseline else None
+    ranks: dict[float | None, int] = {}  # equals share one
+    for rank, record in enumerate(results, 1):
+        ranks.setdefault(metric_value(record, metric), rank)
     entries = [
         Entry(
             record,
-            None if metric_value(record, metric) is None else rank,
+            None if metric_value(record, metric) is None else ranks[metric_value(record, metric)],
             names[id(record)],
             label if worse.get(id(record)) else None,
         )
-        for rank, record in enumerate(results, 1)
+        for record in results
     ]
     entries += [
         Entry(record, None, names[id(record)]) for record in sorted(missing, key=_method_key)
@@ -218,6 +230,7 @@ def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leader
     )
     notes = _notes(entries, metric, summaries)
     notes += training_curves(results, metric, METRIC_NAMES[metric])
+    notes += subgroup_notes(results, metric, METRIC_NAMES[metric])
     unknown = sum(verdict is None for verdict in worse.values())
     if unknown:
         notes.append(
@@ -225,7 +238,8 @@ def _build_leaderboard(records: Sequence[Record], folder: Path | None) -> Leader
             f"{METRIC_NAMES[metric]} is unknown: paired intervals need the results of the same "
             "single samples (folder samples), in enough groups."
         )
-    return Leaderboard(_leaderboard_title(records), metric, entries, notes, summaries)
+    answer = answer_text(entries, metric, folder)
+    return Leaderboard(title, metric, entries, notes, summaries, answer)
 
 
 def _method_key(record: Record) -> tuple[Any, ...]:
@@ -289,17 +303,10 @@ def _entry_name(method: Mapping[str, Any], shared: set[str], marks: Sequence[str
     return " ".join([method["label"], *differs]) + (f" ({', '.join(marks)})" if marks else "")
 
 
-def _leaderboard_title(records: Sequence[Record]) -> str:
-    """Of the record that knows its data, for one that failed early may not."""
-    record = max(records, key=lambda record: bool(record["dataset"]["fingerprint"]))
-    data = record["dataset"]
-    args = ", ".join(f"{key}={value}" for key, value in sorted(data["args"].items()))
-    title = data["name"] + (f" ({args})" if args else "")
-    if data["synthetic"]:
-        title += ", SYNTHETIC data"
-    if record["partial"]:
-        title += f", PARTIAL: at most {record['partial']} samples of each split, no result"
-    return title
+def _titled_record(records: Sequence[Record]) -> Record:
+    """The record that a leaderboard is named by: one that knows its data, for one that failed early
+    may not."""
+    return max(records, key=lambda record: bool(record["dataset"]["fingerprint"]))
 
 
 def _notes(
@@ -325,8 +332,9 @@ def _notes(
             f"{number_text(reference['dice_floor'])}."
         )
     notes.append(
-        f"Sorted by {METRIC_NAMES[metric]}; in brackets 95 % intervals from resampling groups; "
-        f"⌈Dice⌉ takes its threshold from test and is no result."
+        f"Sorted by {METRIC_NAMES[metric]}; in brackets 95 % intervals from resampling groups "
+        f"(patients, recordings). ⌈Dice⌉ uses a threshold tuned on the test set: an upper bound, "
+        f"not a fair score."
     )
     if any(
         entry.record["status"] == "ok" and not entry.record["method"]["baseline"]

@@ -26,8 +26,8 @@ MIN_DATASETS = 5
 """Data sets below which ranks say little (Demsar, 2006)."""
 
 SINGLE_DATASET_NOTE = (
-    "Ranks over data sets want at least two data sets with a result, evaluated whole by the same "
-    "protocol in the same profile; here there are not."
+    "A ranking over datasets needs results on at least two datasets, by one protocol and profile "
+    "and not of trial runs; here there are fewer."
 )
 
 Key = tuple[str, str]
@@ -121,7 +121,7 @@ class LeaderboardSet:
     >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
     >>> results = build_leaderboard_set(example_records())
     >>> [board.title for board in results.leaderboards], results.rankings
-    (['brats'], [])
+    (['BraTS'], [])
     """
 
     leaderboards: list[Leaderboard]
@@ -180,7 +180,7 @@ def _rankings_of_group(
         sets, left_out = _unique_datasets(with_metric)
         if len(sets) < 2:
             continue
-        kind = "SYNTHETIC data sets" if synthetic else "data sets"
+        kind = "synthetic data sets" if synthetic else "data sets"
         title = f"{METRIC_NAMES[metric]} over {len(sets)} {kind}, profile {profile}"
         yield _build_ranking(title, metric, sets, [f"Protocol {protocol}.", *left_out])
 

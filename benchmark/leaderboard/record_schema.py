@@ -14,6 +14,8 @@ METRICS = (
     *("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu"),
     *("volume_ap", "volume_dice", "volume_dice_oracle", "volume_sensitivity", "volume_precision"),
     *("healthy_volume_fp", "pixel_aupimo", "pixel_iou_oracle", "image_ppv95"),
+    *("range_auc_roc", "range_auc_pr", "vus_roc", "vus_pr", "pa_f1_oracle", "pa_f1_random"),
+    *("pointing_game", "box_recall_025", "box_recall_1"),
     *("healthy_psnr", "healthy_ssim"),
 )
 BUDGET = ("train_steps", "train_samples", "parameters", "evaluations_per_image", "gflops_per_image")
@@ -114,7 +116,7 @@ class LevelRecord(Struct):
     """
 
     chosen: Level  # at which the metrics are
-    rule: str  # how it was chosen: val, pseudo, published, oracle
+    rule: str  # how it was chosen: val, pseudo, published, oracle; or "all levels" of a scorer
     published: Level  # the paper's own
     oracle: Level  # best on test: a bound, no result
 
@@ -216,6 +218,54 @@ class StratumRecord(Struct):
     n: Count  # abnormal samples
     image_auroc: float | None = None
     pixel_ap: float | None = None
+
+
+class SubgroupRecord(Struct):
+    """Metrics of the test samples that share a value of metadata, normal and abnormal ones.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import SubgroupRecord
+    >>> SubgroupRecord(n=4, n_abnormal=5, n_groups=4, metrics={})
+    Traceback (most recent call last):
+    ValueError: a part of a subgroup's samples is more than all
+    """
+
+    n: Count  # samples
+    n_abnormal: Count  # the abnormal among them
+    n_groups: Count  # groups (patients)
+    metrics: dict[str, MetricRecord]  # by name, at the threshold that all subgroups share
+
+    def __post_init__(self) -> None:
+        if max(self.n_abnormal, self.n_groups) > self.n:
+            raise ValueError("a part of a subgroup's samples is more than all")
+
+
+class GapRecord(Struct):
+    """The two subgroups that differ most in a metric.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import GapRecord
+    >>> GapRecord("F", "M", 0.07, pairs=1, low=0.01, high=0.12).value
+    0.07
+    """
+
+    higher: str  # the subgroup with the higher value
+    lower: str  # the subgroup with the lower value
+    value: Share  # their difference
+    pairs: Count  # pairs of subgroups, of which it is the largest difference
+    low: float | None = None  # lower end of the 95 % interval of one of so many pairs
+    high: float | None = None  # upper end
+
+
+class FieldRecord(Struct):
+    """Metrics by one field of metadata, such as age, sex, scanner or site.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import FieldRecord, SubgroupRecord
+    >>> subgroup = SubgroupRecord(n=20, n_abnormal=10, n_groups=20, metrics={})
+    >>> FieldRecord({"F": subgroup, "M": subgroup}).gaps
+    {}
+    """
+
+    subgroups: dict[str, SubgroupRecord]  # by value, or by range of a number
+    gaps: dict[str, GapRecord] = {}  # by metric
 
 
 class LesionBin(Struct):
@@ -351,6 +401,18 @@ class CostRecord(Struct):
     peak_memory_mb: Amount | None = None  # MB, the larger of training and prediction
 
 
+class NondeterminismRecord(Struct):
+    """Operations that had no deterministic algorithm on the device, and what follows.
+
+    >>> from adbench.benchmark.leaderboard.record_schema import NondeterminismRecord
+    >>> NondeterminismRecord(["index_add_cuda_"], 0.001).tolerance
+    0.001
+    """
+
+    operations: list[str]  # by torch's names
+    tolerance: Amount  # of the same few steps repeated, relative to the largest value of a tensor
+
+
 class ExternalRecord(Struct):
     """Results that another program computed, evaluated by the protocol.
 
@@ -452,6 +514,7 @@ class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
     at_oracle: dict[str, float | None] | None = None  # metrics at the level that is best on test
     sweep: dict[str, SweepRecord] | None = None  # by level
     strata: dict[str, StratumRecord] | None = None  # by "tag=value"
+    metadata: dict[str, FieldRecord] | None = None  # by field; None in older records
     lesions: LesionRecord | None = None  # None without masks
     pixel_error: Share | None = None  # how far pixel metrics may be off for binning, 0 if exact
     samples: SampleRecord | None = None  # single test samples
@@ -461,6 +524,7 @@ class ResultRecord(FailedRecord, tag_field="status", tag="ok", kw_only=True):
     versions: dict[str, Any] = {}  # of the libraries that trained it
     device: str | None = None  # that trained it
     threads: Count | None = None  # of the CPU, in training
+    nondeterminism: NondeterminismRecord | None = None  # None where a repetition gives the same
     external: ExternalRecord | None = None  # None where adbench computed the results
 
     def __post_init__(self) -> None:

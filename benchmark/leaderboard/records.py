@@ -303,6 +303,7 @@ def _check_figures(record: Record) -> None:
     """Raises ValueError, with its full name, on a figure that is neither a number in its range nor
     missing."""
     parts = ("cost", "reference", "at_published", "at_oracle", "metrics", "strata", "sweep")
+    _check_subgroups(record.get("metadata"))
     for part in ("pixel_error", *parts):
         for path, figure in _leaves(record.get(part), (part,)):
             name = ".".join(path)
@@ -317,6 +318,22 @@ def _check_figures(record: Record) -> None:
     for level in record["sweep"] if isinstance(record.get("sweep"), dict) else {}:
         if not (level.isascii() and level.isdigit() and len(level) <= 4 and int(level) <= 1000):
             raise ValueError(f"sweep.{level}: {level!r} is no noise level")
+
+
+def _check_subgroups(fields: Any) -> None:
+    """Raises ValueError on a figure of a subgroup that is no number in its metric's range."""
+    for name, field in fields.items() if isinstance(fields, dict) else ():
+        subgroups = field.get("subgroups") if isinstance(field, dict) else None
+        for value, subgroup in subgroups.items() if isinstance(subgroups, dict) else ():
+            metrics = subgroup.get("metrics") if isinstance(subgroup, dict) else None
+            for path, figure in _leaves(metrics, ()):
+                low, high = METRIC_RANGES.get(path[0] if path else "", (-math.inf, math.inf))
+                number = type(figure) in (int, float)
+                if figure is not None and not (
+                    number and low - ROUNDING <= figure <= high + ROUNDING
+                ):
+                    place = ".".join(("metadata", name, value, *path))
+                    raise ValueError(f"{place} is {figure!r}, and lies in {low:g} to {high:g}")
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

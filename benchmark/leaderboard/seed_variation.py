@@ -100,12 +100,12 @@ def sentences(summaries: Sequence[SeedSummary], title: str) -> list[str]:
     """
     if not summaries:
         return [
-            "One seed each: the intervals hold what other groups would change, and nothing of what "
-            "another training would (--seeds 0,1,2)."
+            "One seed each: the intervals cover the choice of groups (patients, recordings), not "
+            "random variation of the training; use --seeds 0,1,2."
         ]
     notes = [
         "The interval of an entry is of its seed alone; differences between methods "
-        "(adbench compare A B) hold groups and seeds."
+        "(adbench compare A B) cover the choice of groups and of seeds."
     ]
     flips = _rank_flips(summaries)
     if flips:

@@ -8,17 +8,14 @@ with `--limit` tells what the whole one will cost.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
 from ..store.artifact import Artifact
-from ..store.cache_key import cache_key, encode_json
+from ..store.cache_key import cache_key
+from ..store.families import STEPS_ARGUMENT
 from ..store.index import StoreIndex
-
-STEPS_ARGUMENT = "steps"
-"""The argument for the length of a training, in methods that have one."""
 
 REQUIRED_METADATA = {
     "checkpoint": {"train_seconds", "train_samples", "peak_memory_mb"},
@@ -61,11 +58,10 @@ class CostHistory:
 
     def __init__(self, index: StoreIndex, device: str, threads: int) -> None:
         self.index, self.device, self.threads = index, device, threads
-        self._families: dict[str, dict[str, list[Artifact]]] = {}
 
     def estimate_training(self, key_inputs: Mapping[str, Any], samples: int) -> CostEstimate:
         """The cost of a training. samples: number of samples in the training split"""
-        similar = self._similar("checkpoint", _training_family(key_inputs))
+        similar = self._similar("checkpoint", key_inputs)
         steps = key_inputs["args"].get(STEPS_ARGUMENT)
         seconds = []
         for artifact in similar:
@@ -81,11 +77,14 @@ class CostHistory:
 
     def estimate_prediction(self, key_inputs: Mapping[str, Any], samples: int) -> CostEstimate:
         """The cost of predicting a split. samples: number of samples in the split"""
-        family = _training_family(key_inputs["train"]) + encode_json(key_inputs["args"])
-        similar = self._similar("maps", family)
+        similar = self._similar("maps", key_inputs)
         levels = key_inputs["levels"]
         same_levels = [a for a in similar if a.key_inputs["levels"] == levels]
-        seconds = [float(a.metadata["seconds"]) * samples for a in same_levels]
+        repeats = _repeats(key_inputs)
+        seconds = [
+            float(a.metadata["seconds"]) * samples * repeats / _repeats(a.key_inputs)
+            for a in same_levels
+        ]
         memory = [float(a.metadata["peak_memory_mb"]) for a in same_levels]
         counts = [int(a.metadata["samples"]) * int(a.metadata["levels"]) for a in similar]
         pairs = zip(similar, counts, strict=True)
@@ -94,63 +93,35 @@ class CostHistory:
 
     def estimate_evaluation(self, key_inputs: Mapping[str, Any]) -> CostEstimate:
         """The cost of an evaluation: that of the same samples, protocol and number of levels."""
-        similar = self._similar("record", _evaluation_family(key_inputs))
+        similar = self._similar("record", key_inputs)
         seconds = [artifact.seconds for artifact in similar if artifact.seconds is not None]
         return _estimate(seconds, [artifact.size for artifact in similar], [], "evaluation")
 
-    def _similar(self, kind: str, family: str) -> list[Artifact]:
-        if kind not in self._families:
-            families = self._families[kind] = defaultdict(list)
-            for artifact in self.index.artifacts(kind).values():
-                for name in self._family_names(artifact):
-                    families[name].append(artifact)
-        return self._families[kind].get(family, [])
+    def _similar(self, kind: str, key_inputs: Mapping[str, Any]) -> list[Artifact]:
+        """Those of the same family that were created on this device."""
+        return [a for a in self.index.similar(kind, key_inputs) if self._is_usable(a)]
 
-    def _family_names(self, artifact: Artifact) -> Iterator[str]:
-        """The family of an artifact, if it was created on this device."""
-        key_inputs, metadata = artifact.key_inputs, artifact.metadata
+    def _is_usable(self, artifact: Artifact) -> bool:
+        metadata = artifact.metadata
         if artifact.kind == "record":
-            if artifact.seconds is not None:
-                yield _evaluation_family(key_inputs)
-            return
-        try:
-            if artifact.kind == "checkpoint":
-                name = _training_family(key_inputs)
-            else:
-                training = key_inputs["train"]
-                name = _training_family(training) + encode_json(key_inputs["args"])
-                if "device" not in metadata:  # then it is that of its checkpoint
-                    checkpoint = self.index.artifacts("checkpoint").get(cache_key(training))
-                    metadata = checkpoint.metadata if checkpoint else {}
-        except (KeyError, TypeError, AttributeError):
-            return  # no run created it
+            return artifact.seconds is not None
+        if artifact.kind == "maps" and "device" not in metadata:  # then it is its checkpoint's
+            key = cache_key(artifact.key_inputs["train"])
+            checkpoint = self.index.artifact("checkpoint", key)
+            metadata = checkpoint.metadata if checkpoint else {}
         device = metadata.get("device"), metadata.get("threads")
         complete = REQUIRED_METADATA[artifact.kind] <= artifact.metadata.keys()
-        if complete and device == (self.device, self.threads):
-            yield name
+        return complete and device == (self.device, self.threads)
 
 
-def _training_family(training: Mapping[str, Any]) -> str:
-    """Everything that the speed of a training depends on, but for its length."""
-    args = {key: value for key, value in training["args"].items() if key != STEPS_ARGUMENT}
-    data = training["data"]["dataset"], training["data"]["args"]
-    names = [training["method"], training["supervision"], training["numerics"]]
-    return encode_json([*names, args, data])
+def _repeats(key_inputs: Mapping[str, Any]) -> int:
+    """How often every sample is predicted."""
+    return int(key_inputs.get("repeats", [1])[0])
 
 
 def _trains_several(args: Mapping[str, Any]) -> bool:
     """Whether more than one network may be trained, each for a number of steps of its own."""
     return any(key.endswith("_steps") for key in args)
-
-
-def _evaluation_family(key_inputs: Mapping[str, Any]) -> str:
-    """Everything that the time of an evaluation depends on."""
-    try:
-        maps = key_inputs["maps"]
-        samples = {part: (m["data"]["samples"], len(m["levels"])) for part, m in maps.items()}
-    except (KeyError, TypeError, AttributeError):
-        return ""  # no run created it
-    return encode_json([samples, key_inputs.get("protocol")])
 
 
 def _estimate(

@@ -12,6 +12,7 @@ from ...datasets.base import Batch, Dataset
 from ...engine.profiling.cost import CostMeter, PeakMemory, peak_memory
 from ...engine.runtime.context import TrainingContext
 from ..experiments.matrix import Experiment
+from ..experiments.repeated_detection import repeat_detection
 from ..experiments.resolve import build_method
 from ..experiments.splits import Splits
 from ..speed.data_loading import measure_loading
@@ -90,7 +91,7 @@ def measure_prediction(
     if not count:
         return CostEstimate(0.0, source=MEASURED_NOW)
     batch = Batch.from_samples([test[i] for i in range(count)])
-    method = build_method(experiment, dataset.spec)
+    method = repeat_detection(build_method(experiment, dataset.spec), experiment.protocol)
     x = batch.x.to(context.device)
     predict = RepeatedPrediction(method, x, batch.keys, levels, context)
     context.place(method).eval()

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ...datasets.base import Batch, Sample, Spec
 from ...engine.runtime.context import Interrupted, TrainingContext
+from ...engine.runtime.determinism import record_nondeterminism, repeat_tolerance
 from ...engine.runtime.rng import Rng
 from ...methods.base import Detection, Method
 from ..registry.registry import Entry
@@ -51,6 +52,8 @@ class CheckResult:
     check: its name
     axes: number of axes of the samples
     violation: what was observed instead; empty where the check passes
+    tolerance: how far results that should be equal may lie apart, relative to the largest value:
+        0 unless an operation of the method has no deterministic algorithm on the device
 
     >>> CheckResult("other levels are taken", axes=2).violation
     ''
@@ -59,6 +62,7 @@ class CheckResult:
     check: str
     axes: int
     violation: str = ""
+    tolerance: float = 0.0
 
 
 class MethodUnderTest:
@@ -67,6 +71,7 @@ class MethodUnderTest:
     entry: of the method
     axes: number of axes of the samples
     overrides: settings by name, in place of those of profile `check`
+    context: with the device and the precision; the CPU and float32 if None
 
     >>> from adbench.benchmark.registry.registry import Registry
     >>> subject = MethodUnderTest(Registry.read().method("template-z"), axes=2)
@@ -74,18 +79,31 @@ class MethodUnderTest:
     (torch.Size([3, 2, 18, 16]), torch.Size([1, 3, 18, 16]))
     """
 
-    def __init__(self, entry: Entry, axes: int, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        axes: int,
+        overrides: Mapping[str, Any] | None = None,
+        context: TrainingContext | None = None,
+    ) -> None:
         self.cls, self.axes, self.shape = entry.load(), axes, SHAPES[axes]
         self.batch_dependent = entry.batch_dependent
         self.args = entry.arguments(PROFILE, overrides or {})
         if isinstance(size := self.args.get("size"), int):
             self.args["size"] = min(size, max(self.shape))  # samples are not made larger
         self.labelled = self.cls.supervision == "image-labels"
-        self.context = TrainingContext(batch=3)
+        self.context = replace(context or TrainingContext(), batch=3)
+        self.nondeterministic = set[str]()
         self.train = smooth_samples(self.shape, 6, "train", abnormal=self.labelled)
         self.calibration = smooth_samples(self.shape, 3, "held_out")
         test = smooth_samples(self.shape, 3, "test")
         self.x, self.keys = torch.stack([s.x for s in test]), [s.key for s in test]
+        self.x = self.x.to(self.context.device)
+
+    @property
+    def tolerance(self) -> float:
+        """How far results that should be equal may lie apart, by the operations seen so far."""
+        return repeat_tolerance(self.nondeterministic)
 
     def build(self, seed: int = 0, **more: Any) -> Method:
         """Return the method with its first weights. more: further settings"""
@@ -96,7 +114,8 @@ class MethodUnderTest:
     def fit(self, method: Method, train: Sequence[Sample] | None = None, **more: Any) -> Method:
         """Fit a method and return it. more: further fields of its TrainingContext"""
         context = replace(self.context, **more)
-        method.fit(train or self.train, self.calibration, context)
+        with record_nondeterminism(self.nondeterministic):
+            method.fit(train or self.train, self.calibration, context)
         context.place(method)
         return method.eval()
 
@@ -123,8 +142,9 @@ class MethodUnderTest:
         indices: Sequence[int] = (0, 1, 2),
     ) -> Detection:
         """Return the detection of a method on some of the samples."""
-        rng = Rng([self.keys[i] for i in indices], self.context.seed)
-        return method.detect(self.x[list(indices)], levels or self.levels, rng)
+        rng = Rng([self.keys[i] for i in indices], self.context.seed, self.context.device)
+        with record_nondeterminism(self.nondeterministic):
+            return method.detect(self.x[list(indices)], levels or self.levels, rng)
 
 
 def class_attributes_are_valid(subject: MethodUnderTest) -> None:
@@ -192,7 +212,8 @@ def a_result_for_every_level_and_sample(subject: MethodUnderTest) -> None:
     """
     detection, shape = subject.detection, subject.shape
     _require_valid(detection, len(subject.levels), subject.x)
-    one, rng = subject.x[:1], Rng(subject.keys[:1])
+    one = subject.x[:1]
+    rng = Rng(subject.keys[:1], device=one.device)
     _require_shape("score()", subject.fitted.score(one, rng), (1,))
     if detection.map is not None:
         _require_shape("localize()", subject.fitted.localize(one, rng), (1, *shape))
@@ -223,7 +244,7 @@ def nothing_but_x_and_keys_is_read(subject: MethodUnderTest) -> None:
     >>> import sys
     >>> from types import SimpleNamespace
     >>> wrong = SimpleNamespace(
-    ...     shape=(24,), x=torch.zeros(3, 1, 24), keys=["a", "b", "c"], fitted=None,
+    ...     shape=(24,), x=torch.zeros(3, 1, 24), keys=["a", "b", "c"], fitted=None, tolerance=0.0,
     ...     detection=Detection(torch.zeros(1, 3)),
     ...     predict=lambda method: Detection(sys._getframe(1).f_locals["mask"][:, 0][None] + 2),
     ... )
@@ -235,7 +256,9 @@ def nothing_but_x_and_keys_is_read(subject: MethodUnderTest) -> None:
         mask = torch.full((3, *subject.shape), value)
         label = torch.full((3,), value)
         detection = _predict_beside(subject, mask, label)
-        _require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
+        _require_same_detection(
+            detection, subject.detection, slice(None), [0, 1, 2], subject.tolerance
+        )
 
 
 def _predict_beside(subject: MethodUnderTest, mask: Tensor, label: Tensor) -> Detection:
@@ -301,7 +324,8 @@ def batch_composition_does_not_change_results(subject: MethodUnderTest) -> None:
 
     >>> from types import SimpleNamespace
     >>> wrong = SimpleNamespace(
-    ...     batch_dependent=False, fitted=None, detection=Detection(torch.zeros(1, 3)),
+    ...     batch_dependent=False, fitted=None, tolerance=0.0,
+    ...     detection=Detection(torch.zeros(1, 3)),
     ...     predict=lambda method, indices: Detection(torch.full((1, len(indices)), 0.5)),
     ... )
     >>> batch_composition_does_not_change_results(wrong)
@@ -310,7 +334,11 @@ def batch_composition_does_not_change_results(subject: MethodUnderTest) -> None:
     """
     for some in [[2, 0, 1]] if subject.batch_dependent else ([2, 0], [1]):
         _require_same_detection(
-            subject.predict(subject.fitted, indices=some), subject.detection, slice(None), some
+            subject.predict(subject.fitted, indices=some),
+            subject.detection,
+            slice(None),
+            some,
+            subject.tolerance,
         )
 
 
@@ -319,7 +347,7 @@ def levels_do_not_influence_each_other(subject: MethodUnderTest) -> None:
 
     >>> from types import SimpleNamespace
     >>> wrong = SimpleNamespace(
-    ...     levels=[100, 300], fitted=None, detection=Detection(torch.zeros(2, 3)),
+    ...     levels=[100, 300], fitted=None, tolerance=0.0, detection=Detection(torch.zeros(2, 3)),
     ...     predict=lambda method, levels: Detection(torch.ones(1, 3)),
     ... )
     >>> levels_do_not_influence_each_other(wrong)
@@ -328,7 +356,11 @@ def levels_do_not_influence_each_other(subject: MethodUnderTest) -> None:
     """
     for i, level in enumerate(subject.levels):
         _require_same_detection(
-            subject.predict(subject.fitted, [level]), subject.detection, slice(i, i + 1), [0, 1, 2]
+            subject.predict(subject.fitted, [level]),
+            subject.detection,
+            slice(i, i + 1),
+            [0, 1, 2],
+            subject.tolerance,
         )
 
 
@@ -340,7 +372,7 @@ def the_state_dict_holds_all_that_was_learnt(subject: MethodUnderTest) -> None:
     >>> from types import SimpleNamespace
     >>> wrong = SimpleNamespace(
     ...     build=lambda seed: torch.nn.PReLU(), fitted=torch.nn.PReLU(), context=TrainingContext(),
-    ...     predict=lambda method: torch.rand(1),
+    ...     predict=lambda method: torch.rand(1), tolerance=0.0,
     ... )
     >>> the_state_dict_holds_all_that_was_learnt(wrong)
     Traceback (most recent call last):
@@ -356,7 +388,7 @@ def the_state_dict_holds_all_that_was_learnt(subject: MethodUnderTest) -> None:
         before = torch.get_rng_state()
         detection = subject.predict(twin.eval())
         _require(torch.equal(before, torch.get_rng_state()), "detect draws from the global stream")
-    _require_same_detection(detection, subject.detection, slice(None), [0, 1, 2])
+    _require_same_detection(detection, subject.detection, slice(None), [0, 1, 2], subject.tolerance)
 
 
 def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
@@ -367,7 +399,7 @@ def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
     >>> from types import SimpleNamespace
     >>> wrong = SimpleNamespace(
     ...     train=smooth_samples((24,), 2, "train"), labelled=False, shape=(24,),
-    ...     build=lambda: None, fit=lambda method, train: torch.rand(1),
+    ...     build=lambda: None, fit=lambda method, train: torch.rand(1), tolerance=0.0,
     ... )
     >>> training_depends_on_data_and_seed_alone(wrong)
     Traceback (most recent call last):
@@ -382,7 +414,7 @@ def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
         before = torch.get_rng_state()
         twin = subject.fit(subject.build(), other)
         _require(torch.equal(before, torch.get_rng_state()), "fit draws from the global stream")
-    _require_same_weights(twin, subject.fitted)
+    _require_same_weights(twin, subject.fitted, subject.tolerance)
 
 
 def resumed_training_gives_the_same_weights(subject: MethodUnderTest) -> None:
@@ -397,7 +429,8 @@ def resumed_training_gives_the_same_weights(subject: MethodUnderTest) -> None:
     ...         raise Interrupted("stopped")
     ...     return method
     >>> wrong = SimpleNamespace(
-    ...     build=lambda: torch.nn.PReLU(init=0.1), fit=fit, fitted=torch.nn.PReLU(init=0.2)
+    ...     build=lambda: torch.nn.PReLU(init=0.1), fit=fit, fitted=torch.nn.PReLU(init=0.2),
+    ...     tolerance=0.0,
     ... )
     >>> resumed_training_gives_the_same_weights(wrong)
     Traceback (most recent call last):
@@ -413,7 +446,9 @@ def resumed_training_gives_the_same_weights(subject: MethodUnderTest) -> None:
         )
     except Interrupted:
         _require_same_weights(
-            subject.fit(subject.build(), state_store=store, checkpoint_interval=0.0), subject.fitted
+            subject.fit(subject.build(), state_store=store, checkpoint_interval=0.0),
+            subject.fitted,
+            subject.tolerance,
         )
 
 
@@ -457,13 +492,17 @@ CHECKS: tuple[Callable[[MethodUnderTest], None], ...] = (
 
 
 def check_method(
-    entry: Entry, overrides: Mapping[str, Any] | None = None, axes: Sequence[int] = (1, 2, 3)
+    entry: Entry,
+    overrides: Mapping[str, Any] | None = None,
+    axes: Sequence[int] = (1, 2, 3),
+    context: TrainingContext | None = None,
 ) -> Iterator[CheckResult]:
     """Run all checks on a method, and yield their results one by one.
 
     entry: the method
     overrides: settings by name
     axes: numbers of axes to check, of those that the method takes
+    context: with the device and the precision; the CPU and float32 if None
 
     An exception of the method is a violation.
 
@@ -473,7 +512,7 @@ def check_method(
     (12, [])
     """
     for count in sorted(set(axes) & set(entry.load().ndims)):
-        subject = MethodUnderTest(entry, count, overrides)
+        subject = MethodUnderTest(entry, count, overrides, context)
         for check in CHECKS:
             title = check.__name__.replace("_", " ")
             try:
@@ -484,7 +523,7 @@ def check_method(
                 first = next(iter(str(error).splitlines()), "")
                 yield CheckResult(title, count, f"{type(error).__name__}: {first}")
             else:
-                yield CheckResult(title, count)
+                yield CheckResult(title, count, tolerance=subject.tolerance)
 
 
 def smooth_samples(
@@ -551,23 +590,31 @@ def _require_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _require_same_detection(
-    part: Detection, whole: Detection, level: slice, some: Sequence[int]
+    part: Detection, whole: Detection, level: slice, some: Sequence[int], tolerance: float = 0.0
 ) -> None:
-    """Raise ContractViolation unless a detection equals a part of another one, to the bit."""
+    """Raise ContractViolation unless a detection equals a part of another one: to the bit, or up to
+    a tolerance relative to the largest value."""
     for name in ("score", "map"):
         mine, all_of_it = getattr(part, name), getattr(whole, name)
         _require((mine is None) == (all_of_it is None), f"{name} is there at one time only")
         if mine is not None:
-            far = (mine - all_of_it[level][:, list(some)]).abs().max().item()
-            _require(far == 0, f"{name} differs by {far:.2g}")
+            expected = all_of_it[level][:, list(some)]
+            far = (mine - expected).abs().max().item()
+            most = tolerance * expected.abs().max().item()
+            _require(far <= most, f"{name} differs by {far:.2g}")
 
 
-def _require_same_weights(a: Method, b: Method) -> None:
-    """Raise ContractViolation unless two methods have the same weights, to the bit."""
+def _require_same_weights(a: Method, b: Method, tolerance: float = 0.0) -> None:
+    """Raise ContractViolation unless two methods have the same weights: to the bit, or up to a
+    tolerance relative to a tensor's largest value."""
     mine, theirs = a.state_dict(), b.state_dict()
     _require(mine.keys() == theirs.keys(), "the two state dicts have different names")
     for key, value in mine.items():
-        _require(torch.equal(value, theirs[key]), f"{key} differs")
+        other = theirs[key]
+        same = torch.equal(value, other)
+        if not same and tolerance and value.is_floating_point():
+            same = bool((value - other).abs().max() <= tolerance * other.abs().max())
+        _require(same, f"{key} differs")
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ from ...datasets.preparation.file_dataset import FileDataset
 from ...engine.runtime.context import ignore_event
 from ...engine.training.loss import NotFinite
 from ..evaluation.hdf5_arrays import read_array
-from ..experiments.fit_predict import SHARD_SIZE, predict
+from ..evaluation.maps_file import SHARD_SIZE
+from ..experiments.fit_predict import predict
 from ..store.atomic_files import atomic_write, check_folder
 from .detector_parts import DetectorParts, PredictionError
 from .dicom import convert_series

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...datasets.base import Sample
 from ..evaluation.load_predictions import assemble_predictions
+from ..evaluation.metrics.ranking import PixelScores
 from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import Protocol
 
@@ -74,7 +75,7 @@ def postprocess(
     )
     truth = GroundTruth(predictions, protocol)
     at_level = truth.at_level(0)
-    if predictions.map is None or at_level.pixels is None or truth.roi is None:
+    if predictions.map is None or not isinstance(at_level.pixels, PixelScores):
         return PredictedFile(samples, predictions.keys, at_level.score, None, None, None)
     whole = np.zeros(truth.roi.shape, np.float32)
     whole[truth.roi] = at_level.pixels.score

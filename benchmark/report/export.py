@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..leaderboard.columns import columns, reason_text
 from ..leaderboard.entry import Entry
@@ -29,6 +29,10 @@ from ..leaderboard.seed_variation import as_json as seeds_json
 from ..leaderboard.text import plain_text
 from ..store.artifact_store import atomic_write
 from .latex import latex
+
+if TYPE_CHECKING:
+    from .html.chart import Chart
+    from .html.page import Page
 
 IDENTITY = (
     *("board", "dataset", "fingerprint", "synthetic", "partial", "protocol"),
@@ -199,7 +203,8 @@ def write_report(
     Each file is whole or as it was. Figures of an earlier report are removed.
 
     results: the leaderboards of the records, where they are built already
-    figures: draw all charts, however many, and write them as SVG, PDF and PNG in `figures`
+    figures: draw all charts, however many, and the pictures, and write them as SVG, PDF and PNG in
+        `figures`
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -228,7 +233,7 @@ def write_report(
     max_charts = math.inf if figures else MAX_CHARTS
     page = build_page(records, folder, results=results, max_charts=max_charts)
     atomic_write(folder / "index.html", page.html)
-    charts = page.charts if figures else {}
+    charts = page.charts | _pictures_charts(page) if figures else {}
     for path in (folder / "figures").glob("*-*.*"):
         is_figure = path.stem.startswith(("leaderboard-", "ranking-"))
         if is_figure and path.suffix[1:] in FIGURE_KINDS and path.stem not in charts:
@@ -240,3 +245,11 @@ def write_report(
         with suppress(OSError):  # there is none, or it holds files of others
             (folder / "figures").rmdir()
     return [folder / name for name in (*texts, "index.html", *(["figures"] if charts else []))]
+
+
+def _pictures_charts(page: Page) -> dict[str, Chart]:
+    """The pictures of each leaderboard as a figure, by the name of its file."""
+    from .html.pictures_chart import pictures_chart
+
+    charts = {name: pictures_chart(*pictures) for name, pictures in page.pictures.items()}
+    return {f"{name}-pictures": chart for name, chart in charts.items() if chart}

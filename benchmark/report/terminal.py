@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..leaderboard.columns import COST, Column, columns, cost_of, count_text, reason_text
+from ..leaderboard.columns import (
+    COST,
+    Column,
+    calls_text,
+    columns,
+    cost_of,
+    count_text,
+    reason_text,
+)
 from ..leaderboard.leaderboard import METRIC_NAMES, Leaderboard, profile_and_seed
 from ..leaderboard.rankings import CrossDatasetRanking, LeaderboardSet
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
@@ -21,16 +29,22 @@ COLUMN_GAP = 2
 """Between two columns of a table in the terminal."""
 
 DROP_ORDER = (
-    *("image\nAUROC", "GFLOP\n/image", "params\nM", "false alarms\nat 5 %", "image\nAP"),
-    *("pixel\nAUROC", "train\nsteps", "AUPRO\n30", "evals\n/image", "seed"),
-    *("⌈Dice⌉\n(oracle)", "pixel\nAP", "profile"),
+    *("GFLOP\n/image", "params\nM", "false alarms\nat 5 %", "image\nAP", "pixel\nAUROC"),
+    *("train\nsteps", "AUPRO\n30", "⌈F1 adj.⌉\n(random)", "R-AUC\nPR", "⌈Dice⌉\n(oracle)"),
+    *("image\nAUROC", "seed", "profile", "image\nAUROC", "VUS\nPR", "VUS\nPR"),
+    *("pointing\ngame", "pointing\ngame", "box recall\n1 FP", "box recall\n1 FP"),
+    *("pixel\nAP", "pixel\nAP", "Dice of\na volume", "Dice"),
 )
-"""Columns left out on a narrow terminal, in order; their intervals are left out first."""
+"""Columns left out on a narrow terminal, in order; their intervals are left out first. The metric
+that a leaderboard is sorted by stays, and loses its interval last."""
+LAST_DROPPED = ("evals\n/image",)
+
+METRIC_HEADS = {"pixel_ap": "pixel\nAP", "image_auroc": "image\nAUROC"}
 
 
 def print_leaderboards(results: LeaderboardSet, console: Console) -> None:
-    """Print every leaderboard in the console's width, and beneath it what it cost; then the
-    rankings over datasets.
+    """Print every leaderboard in the console's width: its answer, the table, what it cost, notes;
+    then the rankings over datasets.
 
     >>> from rich.console import Console
     >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
@@ -39,6 +53,8 @@ def print_leaderboards(results: LeaderboardSet, console: Console) -> None:
     """
     for board in results.leaderboards:
         console.print(_text(board.title, "bold"))
+        if board.answer:
+            console.print(_text(board.answer))
         if board.done:
             shown, left_out = _columns_that_fit(board, console.width)
             table = _new_table()
@@ -63,10 +79,10 @@ def print_leaderboards(results: LeaderboardSet, console: Console) -> None:
             _print_seeds(f"over seeds, {METRIC_NAMES[board.metric]}", board.seed_summaries, console)
         for entry in board.missing:
             console.print(_text(f"- {entry.name}, {profile_and_seed(entry)}: {reason_text(entry)}"))
-        for note in board.notes:
-            console.print(_text(note, "dim"))
         if board.done:
             _print_costs(board, console)
+        for note in board.notes:
+            console.print(_text(note, "dim"))
         console.print()
     for ranking in results.rankings:
         _print_ranking(ranking, console)
@@ -124,22 +140,33 @@ def _columns_that_fit(board: Leaderboard, width: int) -> tuple[list[Column], lis
     """The columns that fit a width, and the heads of those (or of the intervals) that do not."""
     shown, left_out = columns(board), []
     widths = {column: _column_width(column, board) for column in shown}
-    one_seed = len({entry.record["seed"] for entry in board.done}) == 1
-    for head in DROP_ORDER if one_seed else [head for head in DROP_ORDER if head != "seed"]:
+    for head in _drop_order(board):
         if sum(widths[column] + COLUMN_GAP for column in shown) < width:
             break
-        column = next((column for column in shown if column.title == head), None)
+        column = next((c for c in shown if c.title.split("\n")[0] == head or c.title == head), None)
         if column is None:
             continue
         at = shown.index(column)
-        if column.short_text is not None:
-            shown[at] = Column(head, column.short_text)
+        if column.short_text is not None and column.short_text is not column.text:
+            shown[at] = Column(column.title, column.short_text)
             widths[shown[at]] = _column_width(shown[at], board)
             left_out.append(f"{head} intervals")
         else:
             del shown[at]
-            left_out.append(head)
+            left_out = [text for text in left_out if text != f"{head} intervals"] + [head]
     return shown, left_out
+
+
+def _drop_order(board: Leaderboard) -> list[str]:
+    """Heads in the order in which they go; seeds and profiles stay where they differ."""
+    metric = METRIC_HEADS.get(board.metric, "")
+    kept = {metric} | {
+        name
+        for name in ("seed", "profile")
+        if len({str(entry.record[name]) for entry in board.done}) > 1
+    }
+    order = [head for head in DROP_ORDER if head not in kept]
+    return [*order, *LAST_DROPPED, *(name for name in ("profile", "seed") if name in kept), metric]
 
 
 def _column_width(column: Column, board: Leaderboard) -> int:
@@ -169,7 +196,8 @@ def _print_costs(board: Leaderboard, console: Console) -> None:
             number_text(cost_of(entry, "parameters"), 1e6),
         ]
         rest = ("evaluations_per_image", "gflops_per_image", *COST)
-        cells = [entry.name, *steps, *(number_text(cost_of(entry, name)) for name in rest)]
+        calls = calls_text(cost_of(entry, rest[0]))
+        cells = [entry.name, *steps, calls, *(number_text(cost_of(entry, n)) for n in rest[1:])]
         table.add_row(*map(_text, cells))
     console.print(table)
     devices = sorted({str(entry.record.get("device") or "-") for entry in board.done})

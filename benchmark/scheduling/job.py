@@ -18,6 +18,7 @@ import msgspec
 
 from ...engine.runtime.context import TrainingContext, numerics_fields
 from ...engine.runtime.distributed import SINGLE_PROCESS, Team
+from ...engine.runtime.setting_types import CompileMode
 from ..experiments.matrix import Experiment
 from ..registry.registry import Entry
 from ..store.artifact_store import Store
@@ -29,7 +30,7 @@ class JobContext:
 
     device: str
     dtype: str
-    compile: bool
+    compile: CompileMode
     batch: int
     micro: int | None
     workers: int | None

@@ -7,6 +7,7 @@ every second; when it died, the state is its last.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -125,7 +126,9 @@ def _partial_work(store: Path) -> list[PartialWork]:
     """The unfinished work of a store: running first, then what was left, the latest first."""
     unfinished = []
     names = {
-        path.stem for path in (store / "locks").glob("*.lock") if is_locked(path, if_unknown=False)
+        path.stem
+        for path in (store / "locks").glob("*.lock")
+        if not _is_complete(store, path.stem) and is_locked(path, if_unknown=False)
     }
     names |= {path.name for path in (store / "resume").glob("*") if path.is_dir()}
     now = time.time()
@@ -146,6 +149,12 @@ def _partial_work(store: Path) -> list[PartialWork]:
             what = STATUS_NAMES.get(kind, kind)
             unfinished.append(PartialWork(what, key, running, states, size, age))
     return sorted(unfinished, key=lambda work: (not work.running, work.age or 0.0, work.key))
+
+
+def _is_complete(store: Path, name: str) -> bool:
+    """Whether the artifact of a lock is there: its lock file stays, and is not asked for."""
+    kind, _, key = name.partition("-")
+    return os.path.isdir(f"{store}/{kind}/{key[:2]}/{key}")
 
 
 def _run_lines(run: dict[str, Any]) -> list[str]:

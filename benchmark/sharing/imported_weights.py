@@ -295,7 +295,7 @@ def _unet_settings(taken: Mapping[str, Any], unet: Mapping[str, Any]) -> dict[st
     widths, heads = unet["widths"], unet["head_channels"]
     settings: dict[str, Any] = {
         "widths": widths, "width": widths[0], "mults": [w / widths[0] for w in widths],
-        "res_blocks": unet["res_blocks"],
+        "res_blocks": unet["res_blocks"], "fold": 1, "groups": unet["groups"],
     }  # fmt: skip
     attention = getattr(taken.get("attention"), "default", None)
     if attention is None or all(isinstance(value, bool) for value in attention):

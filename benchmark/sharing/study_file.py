@@ -73,7 +73,7 @@ STUDY_TYPES: dict[str, Any] = {
     "skip_recorded": Annotated[
         bool, Meta(description="Leave alone what has a sound record of the same inputs in `out`.")
     ],
-    "compile": Annotated[bool, Meta(description="torch.compile the networks.")],
+    "compile": Annotated[bool | str, Meta(description="auto, on, off, reduce-overhead.")],
     "workers": Annotated[int, Meta(ge=0, description="Processes that read samples ahead.")],
     "micro": Annotated[Count, Meta(description="Samples per forward and backward pass.")],
     "checkpoint_interval": Annotated[float, Meta(description="Seconds between two saves.")],

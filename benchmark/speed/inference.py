@@ -46,7 +46,7 @@ def describe_machine(context: TrainingContext, seconds: float = 0.5) -> dict[str
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "dtype": context.numerics,
-        "compile": context.compile,
+        "compile": context.compiles,
         "batch": context.batch,
         "peak_gflops": best.flops / 1e9,
         "peak_of": {name: rate / 1e9 for name, rate in best.rates.items()},

@@ -95,7 +95,7 @@ def _single_sample_loop(
     experiment: Experiment, predict: RepeatedPrediction, evaluations: int
 ) -> Comparison:
     """As research code does it: float32, one sample and one timestep at a time."""
-    context = replace(predict.context, dtype=torch.float32, compile=False, batch=1)
+    context = replace(predict.context, dtype=torch.float32, compile="off", batch=1)
     method = build_method(experiment, predict.method.spec).to(context.device).eval()  # NCHW
     plain_loop = _build_plain_loop(method, predict, evaluations)
     if plain_loop is not None:

@@ -141,6 +141,38 @@ COLUMNS: dict[str, dict[str, Callable[[Measurement], str]]] = {
 }
 """For each kind of measurement the columns of its table: the heading, and the text of a cell."""
 
+
+def _growth_rows(measurement: Measurement) -> list[dict[str, str]]:
+    """A row for each size: also its seconds for each thousand, and against those of the first."""
+    sizes, seconds = measurement["sizes"], measurement["cpu_seconds"]
+    first = seconds[0] / sizes[0]
+    exponent = measurement["exponent"]
+    return [
+        {
+            "task": measurement["task"],
+            "size": f"{size:,}",
+            "seconds": _format_number(clock),
+            "CPU s": _format_number(taken),
+            "CPU s / 1,000": _format_number(1000 * taken / size),
+            "of the first": f"{taken / size / first:.2f}x",
+            "memory MB": _format_number(memory),
+            "exponent": "-" if exponent is None else f"{exponent:.2f}",
+        }
+        for size, taken, clock, memory in zip(
+            sizes, seconds, measurement["seconds"], measurement["memory_mb"], strict=True
+        )
+    ]
+
+
+GROWTH_TEXT = """Made-up data: images of 256 x 256 at nine levels, whose maps are copies of the
+input and compress well; records that differ in method and seed; artifacts of a few bytes. Every
+row is a process of its own: seconds by the clock, which others on the machine lengthen, seconds of
+CPU, and its highest resident memory. Of images, imports and a first small run are not counted; of
+records and artifacts the whole command is. `exponent` is the power of the size with which the
+seconds of CPU grow, over all sizes: 1 is in proportion.
+"""
+
+
 MAX_COLUMNS = 3
 """Measurements side by side on a terminal."""
 
@@ -182,6 +214,7 @@ def file_name(measurement: Measurement) -> str:
         data = measurement["dataset"]
         parts += [data["name"], "x".join(map(str, data["shape"]))]
         parts += [measurement["method"]["name"], measurement["profile"]]
+    parts += [measurement["task"]] if "task" in measurement else []
     if "size" in measurement:
         parts += [str(measurement["size"])]
     parts += [f"n{measurement['maps']}"] if "maps" in measurement else []
@@ -213,6 +246,11 @@ def format_page(measurements: Sequence[Measurement]) -> str:
                 table = [[*columns], ["---"] * len(columns), *cells]
                 lines += [f"### {TITLES[kind]}", ""]
                 lines += [*(f"| {' | '.join(row)} |" for row in table), ""]
+        growth = [row for m in section if m["what"] == "growth" for row in _growth_rows(m)]
+        if growth:
+            table = [[*growth[0]], ["---"] * len(growth[0]), *(row.values() for row in growth)]
+            lines += ["### Growth", "", GROWTH_TEXT]
+            lines += [*(f"| {' | '.join(row)} |" for row in table), ""]
     return "\n".join(lines)
 
 
@@ -236,6 +274,12 @@ def print_tables(measurements: Sequence[Measurement], console: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    growth = [row for m in measurements if m["what"] == "growth" for row in _growth_rows(m)]
+    if growth:
+        table = Table(*growth[0])
+        for row in growth:
+            table.add_row(*row.values())
+        console.print(table)
     for kind, columns in COLUMNS.items():
         of_kind = [m for m in measurements if m["what"] == kind]
         for start in range(0, len(of_kind), MAX_COLUMNS):

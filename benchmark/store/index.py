@@ -11,12 +11,17 @@ from .artifact_store import Store
 from .cache_key import (
     MAX_DIFFERENCES,
     NO_SIMILAR_ARTIFACT,
-    FlatJson,
     cache_key,
     explain_miss,
     flatten,
+    hash_text,
 )
+from .families import family
+from .index_database import IndexEntry, read_entries
 from .key_text import summarize_inputs
+
+MAX_SIMILAR = 200
+"""Artifacts of a group that are read, the latest ones: of thousands the others add nothing."""
 
 
 class StoreIndex:
@@ -31,19 +36,39 @@ class StoreIndex:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._artifacts: dict[str, dict[str, Artifact]] = {}
-        self._flat_inputs: dict[str, dict[str, list[FlatJson]]] = {}
+        self._groups: dict[str, dict[str, list[IndexEntry]]] = {}
+        self._artifacts: dict[tuple[str, str], Artifact | None] = {}
         self._explanations: dict[tuple[str, str], list[str]] = {}
 
     def contains(self, kind: str, key: str, key_inputs: Mapping[str, Any]) -> bool:
         """Whether the artifact is there, by a quick check: damage is found when it is used."""
         return quick_check(self.store.folder(kind, key), key_inputs)
 
-    def artifacts(self, kind: str) -> Mapping[str, Artifact]:
-        """All artifacts of a kind, by key."""
-        if kind not in self._artifacts:
-            self._artifacts[kind] = {a.key: a for a in self.store.artifacts(kind)}
-        return self._artifacts[kind]
+    def artifact(self, kind: str, key: str) -> Artifact | None:
+        """An artifact by its metadata; None where there is none, or a damaged one."""
+        if (kind, key) not in self._artifacts:
+            self._artifacts[kind, key] = self.store.read_metadata(kind, key)
+        return self._artifacts[kind, key]
+
+    def similar(self, kind: str, key_inputs: Mapping[str, Any]) -> list[Artifact]:
+        """The artifacts of the same family (families.py), at most MAX_SIMILAR, the latest."""
+        name = family(kind, key_inputs)
+        return self._read_group(kind, f"family {hash_text(name)}") if name else []
+
+    def _read_group(self, kind: str, name: str) -> list[Artifact]:
+        if kind not in self._groups:
+            groups = self._groups[kind] = defaultdict(list)
+            for _, entry in read_entries(self.store.root, kind):
+                if entry is not None:
+                    groups[f"family {entry.family}"].append(entry)
+                    for group in _group_names(entry.facts):
+                        groups[group].append(entry)
+        entries = self._groups[kind].get(name, [])
+        if len(entries) > MAX_SIMILAR:
+            entries = sorted(entries, key=lambda entry: (entry.created, entry.key))[-MAX_SIMILAR:]
+            entries.sort(key=lambda entry: entry.key)
+        artifacts = (self.artifact(kind, entry.key) for entry in entries)
+        return [artifact for artifact in artifacts if artifact is not None]
 
     def explain_miss(self, kind: str, key_inputs: Mapping[str, Any]) -> list[str]:
         """Why there is no such artifact, as Store.explain_miss says it, among those of one method.
@@ -52,23 +77,18 @@ class StoreIndex:
         """
         query = kind, cache_key(key_inputs)
         if query not in self._explanations:
-            if kind not in self._flat_inputs:
-                groups = self._flat_inputs[kind] = defaultdict(list)
-                for artifact in self.artifacts(kind).values():
-                    flat = flatten(dict(artifact.key_inputs))
-                    for name in _index_names(kind, artifact.key_inputs):
-                        groups[name].append(flat)
             lines: list[str] = []
-            for name in _index_names(kind, key_inputs):
-                lines = explain_miss(key_inputs, self._flat_inputs[kind].get(name, []))
+            for name in _group_names(summarize_inputs(kind, key_inputs)):
+                group = self._read_group(kind, name)
+                stored = (flatten(dict(artifact.key_inputs)) for artifact in group)
+                lines = explain_miss(key_inputs, stored)
                 if lines != [NO_SIMILAR_ARTIFACT] and len(lines) <= MAX_DIFFERENCES:
                     break
             self._explanations[query] = lines
         return self._explanations[query]
 
 
-def _index_names(kind: str, key_inputs: Mapping[str, Any]) -> tuple[str, str]:
+def _group_names(summary: Mapping[str, Any]) -> tuple[str, str]:
     """The groups of an artifact: the narrow one first, then its method."""
-    summary = summarize_inputs(kind, key_inputs)
     narrow = [summary.get(field) for field in ("method", "dataset", "seed", "part")]
-    return str(narrow), str(summary.get("method", ""))
+    return f"like {narrow}", f"method {summary.get('method', '')}"

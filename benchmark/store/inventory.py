@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .artifact import NON_ARTIFACT_KINDS, UNREADABLE, metadata_path
+from .artifact import NON_ARTIFACT_KINDS, UNREADABLE
 from .artifact_store import Store
 from .atomic_files import StoreError, folder_size
-from .key_text import format_summary, summarize_inputs
+from .index_database import Folder, IndexEntry, read_entries
+from .key_text import format_summary
 from .leases import is_locked
 
 OTHER_ITEM = re.compile(r"(?P<kind>[a-z][a-z-]{0,30})-(?P<key>[0-9a-f]{32})(\.[0-9a-f]{8})?")
@@ -92,9 +93,9 @@ def list_items(
     []
     """
     items: list[InventoryItem] = []
-    for folder in store.folders():
+    for folder, entry in read_entries(store.root):
         with suppress(OSError):
-            items.append(_artifact_item(store, folder, records or {}))
+            items.append(_artifact_item(folder, entry, records or {}))
     for path in store.staging_folders():
         key = path.name[1:].partition(".")[0]
         items += _other_items("half-made", path, path.parents[1].name, key)
@@ -202,22 +203,20 @@ def format_age(seconds: float) -> str:
 
 
 def _artifact_item(
-    store: Store, folder: Path, records: Mapping[tuple[str, str], list[str]]
+    folder: Folder, entry: IndexEntry | None, records: Mapping[tuple[str, str], list[str]]
 ) -> InventoryItem:
-    kind, key = folder.parents[1].name, folder.name
-    used = folder.stat().st_mtime
-    artifact = store.read_metadata(kind, key)
-    if artifact is None:
-        return InventoryItem(kind, key, folder, folder_size(folder), used, used, damaged=True)
-    sidecar = metadata_path(artifact.path).stat()
+    kind, key, path, used = folder.kind, folder.key, Path(folder.path), folder.last_used
+    if entry is None:
+        path.stat()  # raises where it vanished meanwhile
+        return InventoryItem(kind, key, path, folder_size(path), used, used, damaged=True)
     return InventoryItem(
         kind,
         key,
-        folder,
-        artifact.size + sidecar.st_size,
-        sidecar.st_mtime,
+        path,
+        entry.bytes,
+        entry.created,
         used,
-        summary=summarize_inputs(kind, artifact.key_inputs),
+        summary=entry.facts,
         records=tuple(records.get((kind, key), ())),
     )
 

@@ -76,6 +76,7 @@ def run_trial(
     ('pixel_ap', True)
     """
     level = SYNTHETIC if objective == "pseudo" else experiment.protocol.level
+    experiment.protocol.require_unscored_maps("tuning")
     trial = replace(experiment, protocol=replace(experiment.protocol, level=level))
     context = replace(context, seed=experiment.seed)
     resolved = resolve(trial, dataset, context.numerics)

@@ -130,9 +130,23 @@ def write_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
     >>> Path("numbers.h5").stat().st_size > 0
     True
     """
+    with writing_hdf5(path, **options) as output:
+        yield output.file
+
+
+@contextmanager
+def writing_hdf5(path: Path, **options: Any) -> Iterator[HDF5Output]:
+    """As `write_hdf5`, but yield the output, which a long block can `check` as it goes on.
+
+    >>> with writing_hdf5(Path("numbers.h5")) as output:
+    ...     output.file["x"] = [1, 2]
+    ...     output.check()
+    >>> Path("numbers.h5").stat().st_size > 0
+    True
+    """
     output = HDF5Output(path.with_name(f".{uuid4().hex[:8]}.{path.name}"), **options)
     try:
-        yield output.file
+        yield output
         output.check()
         output.close()
         os.replace(output.path, path)

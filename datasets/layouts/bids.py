@@ -2,7 +2,7 @@
 
     <root>/sub-001[/ses-01]/anat/sub-001[_ses-01]_T1w.nii.gz
     <root>/derivatives/**/sub-001[/ses-01]/**/*_label-lesion_mask.nii.gz    or *_mask, *_roi
-    <root>/participants.tsv                  participant_id, and group or diagnosis
+    <root>/participants.tsv                  participant_id, and group or diagnosis; age, sex, site
 
 Gorgolewski et al., "The brain imaging data structure", Scientific Data 2016. A subject is normal
 where participants.tsv says so (control, healthy, ...), else where it has no lesion mask.
@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -35,6 +36,10 @@ NO_LESION = re.compile(
     r"brain|skull|head|tissue|parc|aparc|aseg|ribbon|eye|label-(GM|WM|CSF|BG)(_|$)", re.IGNORECASE
 )
 LESION = re.compile(r"lesion|tumou?r|stroke|label-L(_|$)|wmh|infarct|abnormal|anomaly", re.I)
+METADATA_COLUMNS = ("age", "sex", "gender", "site", "center", "centre", "scanner", "manufacturer",
+    "field_strength", "ethnicity", "race")  # fmt: skip
+"""Columns of participants.tsv that become tags of the samples, in any case."""
+
 GROUP_COLUMNS = ("group", "diagnosis", "dx", "condition", "patient_group", "pathology", "label")
 
 
@@ -45,6 +50,7 @@ class BidsVolumes:
     subjects: the images of every subject and session, with their masks
     problems: one line each
     tables: participants.tsv, if it was read
+    metadata: what it says of every subject in METADATA_COLUMNS; "n/a" is left out
     left_out: other files, and why
 
     >>> BidsVolumes().subjects
@@ -54,6 +60,7 @@ class BidsVolumes:
     subjects: list[SubjectFiles] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
+    metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: dict[Path, str] = field(default_factory=dict)
 
 
@@ -213,6 +220,7 @@ def _label_subjects(volumes: BidsVolumes, root: Path, base: Path) -> None:
     groups, column = ({}, "") if table is None else _read_groups(table)
     if table is not None:
         volumes.tables.append(table)
+        volumes.metadata = _read_metadata(table)
     unlisted = []
     for case in volumes.subjects:
         group = groups.get(case.subject, "")
@@ -239,20 +247,44 @@ def _label_subjects(volumes: BidsVolumes, root: Path, base: Path) -> None:
         )
 
 
-def _read_groups(table: Path) -> tuple[dict[str, str], str]:
-    """Return the group of every subject in participants.tsv and its column; {} without one."""
+def _read_participants(table: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return participants.tsv as text, and its columns by their names in lower case."""
     try:
         rows = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"participants.tsv cannot be read ({reason})") from None
-    columns = {str(name).strip().lower(): name for name in rows.columns}
+    return rows, {str(name).strip().lower(): name for name in rows.columns}
+
+
+def _read_metadata(table: Path) -> dict[str, dict[str, str]]:
+    """Return what participants.tsv says of every subject in METADATA_COLUMNS."""
+    rows, columns = _read_participants(table)
+    if "participant_id" not in columns:
+        return {}
+    metadata: dict[str, dict[str, str]] = defaultdict(dict)
+    subjects = [_subject_name(subject) for subject in rows[columns["participant_id"]]]
+    for name in METADATA_COLUMNS:
+        values = rows[columns[name]] if name in columns else ()
+        for subject, value in zip(subjects, values, strict=False):
+            if str(value).strip().lower() not in ("", "n/a"):
+                metadata[subject][name] = str(value).strip()
+    return dict(metadata)
+
+
+def _subject_name(participant: object) -> str:
+    return f"sub-{str(participant).strip().removeprefix('sub-')}"
+
+
+def _read_groups(table: Path) -> tuple[dict[str, str], str]:
+    """Return the group of every subject in participants.tsv and its column; {} without one."""
+    rows, columns = _read_participants(table)
     column = next((columns[name] for name in GROUP_COLUMNS if name in columns), None)
     if column is None or "participant_id" not in columns:
         return {}, ""
     pairs = zip(rows[columns["participant_id"]], rows[column], strict=True)
     groups = {
-        f"sub-{str(who).strip().removeprefix('sub-')}": str(group).strip()
+        _subject_name(who): str(group).strip()
         for who, group in pairs
         if str(group).strip().lower() not in ("", "n/a", "nan")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -193,7 +194,8 @@ class ImageDataset(FileDataset, ABC):
             label=label,
             mask=None if mask is None else resize_mask(mask, size),
             roi=None if roi is None else resize_mask(roi, size),
-            tags={k: str(v) for k, v in case.extra.items()},
+            tags={k: str(v) for k, v in case.extra.items() if k != "boxes"},
+            boxes=_scaled_boxes(case, x.shape[1:], size),
         )
         colours, ratios = stored_colours(case.files["image"].read_bytes()), list[float]()
         if mask is not None and sample.mask is not None and mask.any():
@@ -250,6 +252,34 @@ class ImageDataset(FileDataset, ABC):
             yield f"{name} is empty, and its image is called abnormal: draw it, or move the image"
         if not case.label and mask.any():
             yield f"{name} marks an anomaly, and its image is called normal"
+
+
+def _scaled_boxes(
+    case: Case, stored: Sequence[int], size: tuple[int, int]
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return the boxes of a case in pixels of its resized image: (top, left, bottom, right) each,
+    the pixels that they touch; None where nobody drew any.
+
+    Raises DataError where a box lies beyond the image.
+    """
+    boxes = case.extra.get("boxes")
+    if boxes is None:
+        return None
+    scaled = []
+    for top, left, bottom, right in boxes:
+        if top < 0 or left < 0 or bottom > stored[0] or right > stored[1]:
+            corners = f"rows {top:g} to {bottom:g} and columns {left:g} to {right:g}"
+            raise DataError(f"{case.name}: a box of {corners} lies beyond {_extent_text(stored)}")
+        rows, columns = (new / old for new, old in zip(size, stored, strict=True))
+        scaled.append(
+            (
+                math.floor(top * rows),
+                math.floor(left * columns),
+                max(math.ceil(bottom * rows), math.floor(top * rows) + 1),
+                max(math.ceil(right * columns), math.floor(left * columns) + 1),
+            )
+        )
+    return tuple(scaled)
 
 
 def _foreground(shown: Tensor, mask: Tensor | None) -> Tensor:

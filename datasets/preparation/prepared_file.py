@@ -179,6 +179,7 @@ class PreparedSplit:
                 tags=dict(row["tags"]),
                 tile=None if row["tile"] is None else Tile(*map(_as_tuple, row["tile"])),
                 counterpart=tensors.get("counterpart"),
+                boxes=_boxes_of(row) if self.masks else None,
             )
 
     def __iter__(self) -> Iterator[Sample]:
@@ -267,6 +268,11 @@ def concatenate(*splits: Split) -> Split:
     3
     """
     return ConcatenatedSplit(splits)
+
+
+def _boxes_of(row: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+    boxes = row.get("boxes")  # files of an older adbench have none
+    return None if boxes is None else tuple(tuple(box) for box in boxes)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +173,9 @@ class SampleWriter:
                 raise DataError(
                     f"the {name} of {key!r} has shape {tuple(value.shape)}, not {shape}"
                 )
+        for box in sample.boxes or ():
+            if not _is_box(box, shape):
+                raise DataError(f"{key!r} has the box {box}, which is none of {shape}")
         if sample.counterpart is not None and sample.counterpart.shape != x.shape:
             raise DataError(f"the counterpart of {key!r} has another shape than its x")
         if not np.isfinite(x.numpy()).all():  # torch would wake its threads for this
@@ -218,7 +221,9 @@ class Shard:
         self._output.check()
         content = content_hash(sample)
         content_without_mask = (
-            content if sample.mask is None else content_hash(replace(sample, mask=None))
+            content
+            if sample.mask is None and sample.boxes is None
+            else content_hash(replace(sample, mask=None, boxes=None))
         )
         row = {
             "key": sample.key,
@@ -227,6 +232,7 @@ class Shard:
             "spacing": sample.spacing,
             "tags": dict(sample.tags),
             "tile": sample.tile,
+            "boxes": sample.boxes,
             "has": list(arrays),
             "content": content,
             "content without mask": content_without_mask,
@@ -359,6 +365,14 @@ def _copy_chunks(
             target.id.write_direct_chunk((first + index, *offset[1:]), chunk, filter_mask)
 
 
+def _is_box(box: Sequence[int], shape: tuple[int, ...]) -> bool:
+    """Whether a box holds at least a step of every axis, and none beyond the sample."""
+    first, end = box[: len(shape)], box[len(shape) :]
+    return len(box) == 2 * len(shape) and all(
+        0 <= a < b <= size for a, b, size in zip(first, end, shape, strict=True)
+    )
+
+
 def _canonical_sample(sample: Sample) -> Sample:
     """Return the sample exactly as it will be read back."""
 
@@ -376,5 +390,6 @@ def _canonical_sample(sample: Sample) -> Sample:
         roi=flags(sample.roi),
         spacing=None if sample.spacing is None else tuple(float(mm) for mm in sample.spacing),
         tags={str(name): str(value) for name, value in sample.tags.items()},
+        boxes=None if sample.boxes is None else tuple(tuple(map(int, b)) for b in sample.boxes),
         counterpart=None if sample.counterpart is None else floats(sample.counterpart),
     )

@@ -60,6 +60,8 @@ def export_unet(denoiser: Denoiser, sides: tuple[int, ...]) -> DiffusersNetwork:
     reasons = []
     if entry.weight.ndim != 4:
         reasons.append(f"it has {entry.weight.ndim - 2} axes, UNet2DModel has 2")
+    if net.fold > 1:
+        reasons.append(f"it sees {net.fold} pixels a side as channels (fold={net.fold})")
     if names := [name for name in net.condition_names if name != "label"]:
         reasons.append(f"it is conditioned on {' and '.join(names)}, UNet2DModel on a class alone")
     if not isinstance(net.out[0], nn.GroupNorm):

@@ -91,7 +91,13 @@ def _replace_unet(method: Any, network: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"a UNet2DModel is of images, not of samples of {len(method.spec.shape)} axes"
         )
-    channels = denoiser.net.get_submodule("conv_in.conv").in_channels
+    old: Any = denoiser.net
+    if old.fold > 1:
+        raise CheckpointError(
+            f"a UNet2DModel sees pixels, the method gives it blocks of them (fold={old.fold}): "
+            "leave fold at 1"
+        )
+    channels = old.get_submodule("conv_in.conv").in_channels
     if arguments["channels"] != channels:
         raise CheckpointError(
             f"the network takes {arguments['channels']} channels, the method gives it {channels}"
@@ -105,7 +111,6 @@ def _replace_unet(method: Any, network: Mapping[str, Any]) -> None:
             f"{divisor}, and the method gives it {tuple(sides)}"
         )
     net: Any = build_unet(2, **arguments)
-    old: Any = denoiser.net
     if net.condition_names != old.condition_names:
         names = [" and ".join(n.condition_names) or "nothing" for n in (net, old)]
         raise CheckpointError(

@@ -165,6 +165,7 @@ class KL(Autoencoder):
             )  # fmt: skip
         if activation:
             _activate_last_norm(self.net.encoder, self.net.decoder)
+        _fuse_attention(self.net)
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
         return self._distribution(x)[0]
@@ -325,6 +326,7 @@ class VQGAN(Autoencoder):
         })  # fmt: skip
         self.codebook = Codebook(codes, latent_channels, decay=decay)
         _activate_last_norm(self.net["encoder"], self.net["decoder"])
+        _fuse_attention(self.net)
 
     def encode_unscaled(self, x: Tensor) -> Tensor:
         z = self.encode_continuous(x)
@@ -437,6 +439,12 @@ class _ActivatedGroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         return silu(super().forward(input))
+
+
+def _fuse_attention(net: nn.Module) -> None:
+    from ..networks.monai_unet import fuse_attention  # here: importing MONAI takes seconds
+
+    fuse_attention(net)
 
 
 def _activate_last_norm(*coders: nn.Module) -> None:

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from ..noise.noise import Noise
 from ..runtime.context import BatchedModule
 from ..runtime.fixed_batches import apply_in_batches
+from ..runtime.memory_format import memory_format
 from ..runtime.rng import Rng
 from .gaussian import Gaussian, Process, add_noise_in_region
 from .schedule import Schedule
 from .variational_bound import variational_bound
 
-PredictionType = Literal["noise", "clean", "v", "flip"]
-"""v is Salimans and Ho's; flip, of a Bernoulli process, is the logit of x_l differing from x_0."""
+PredictionType = Literal["noise", "clean", "v", "velocity", "flip"]
+"""v is Salimans and Ho's; velocity, of a flow process, is noise - x_0; flip, of a Bernoulli
+process, is the logit of x_l differing from x_0."""
 
 P = TypeVar("P")
 
@@ -239,7 +241,8 @@ class Denoiser(BatchedModule):
         return self.process.noise_and_x0(x, prediction, level, self.prediction_type)
 
     def _call_network(self, x: Tensor, level: Tensor, *conditioning: Tensor) -> Tensor:
-        x_in = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        layout = memory_format(x.ndim, x.device.type)
+        x_in = x if layout is None else x.contiguous(memory_format=layout)
         t = (level - 1).clamp(min=0)
         return self.call_net(_call, x_in, t, *conditioning).to(x.dtype)
 

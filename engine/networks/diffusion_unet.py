@@ -32,6 +32,7 @@ def build_unet(
     eps: float = 1e-6,
     zero_attention: bool = False,
     out_norm: bool = True,
+    fold: int = 1,
     image: int = 0,
     vector: int = 0,
     context: int = 0,
@@ -56,6 +57,8 @@ def build_unet(
     eps: of the norms, 1e-5 in guided-diffusion and after it
     zero_attention: attention adds nothing before training, as in guided-diffusion
     out_norm: normalise before the last activation and convolution
+    fold: side of the blocks of pixels that become channels before the network and pixels after it
+        (space to depth, pixel shuffle), so that it computes on fold times shorter sides
     image: number of further channels beside x, 0 for none
     vector: size of a conditioning vector, 0 for none
     context: size of tokens to attend to, 0 for none
@@ -77,8 +80,8 @@ def build_unet(
     widths = tuple(widths)
     net = DiffusionModelUNet(
         spatial_dims=ndim,
-        in_channels=channels + image,
-        out_channels=out_channels or channels,
+        in_channels=(channels + image) * fold**ndim,
+        out_channels=(out_channels or channels) * fold**ndim,
         channels=widths,
         num_res_blocks=res_blocks,
         attention_levels=tuple(attention) or (False,) * len(widths),
@@ -100,9 +103,8 @@ def build_unet(
     if not out_norm:
         net.out[0] = nn.Identity()  # in its place, so that the convolution's name stays
     sizes = {"image": image, "vector": vector, "context": context, "label": labels}
-    return DiffusionUNet(
-        net, condition_names=tuple(name for name, size in sizes.items() if size), vector=vector
-    )
+    names = tuple(name for name, size in sizes.items() if size)
+    return DiffusionUNet(net, condition_names=names, vector=vector, fold=fold)
 
 
 def set_heads(net: nn.Module, heads: int) -> None:
@@ -129,13 +131,14 @@ def set_heads(net: nn.Module, heads: int) -> None:
             part.input_rearrange = Rearrange("b h (l d) -> b l h d", l=heads)
 
 
-def side_divisor(widths: Sequence[int]) -> int:
+def side_divisor(widths: Sequence[int], fold: int = 1) -> int:
     """Return the number by which every side of a sample must divide.
 
     widths: channels at each resolution
+    fold: of `build_unet`
 
     >>> from adbench.engine.networks.diffusion_unet import side_divisor
-    >>> side_divisor((64, 128, 192))
-    4
+    >>> side_divisor((64, 128, 192)), side_divisor((64, 128, 192), fold=2)
+    (4, 8)
     """
-    return 2 ** (len(widths) - 1)
+    return fold * 2 ** (len(widths) - 1)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, pad
+from torch.nn.functional import pad
 
-AVG_POOL = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
+from .average_pool import average_pool
+
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
@@ -31,7 +32,6 @@ class PlainUNet(nn.Module):
 
     def __init__(self, ndim: int, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.pool = AVG_POOL[ndim]
         before = [channels, *widths]
         self.down = nn.ModuleList(
             _block(ndim, a, b) for a, b in zip(before[:-1], widths, strict=True)
@@ -44,7 +44,7 @@ class PlainUNet(nn.Module):
     def forward(self, x: Tensor, *_: Tensor) -> Tensor:
         skips: list[Tensor] = []
         for i, block in enumerate(self.down):
-            x = block(self.pool(x, 2) if i else x)
+            x = block(average_pool(x, 2) if i else x)
             skips.append(x)
         for upsample, block, skip in zip(self.grown, self.up, skips[-2::-1], strict=True):
             x = block(torch.cat([upsample(x), skip], 1))

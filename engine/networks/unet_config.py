@@ -7,13 +7,13 @@ Published configurations name the same network in two ways: by the channels of e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
 from ..runtime.setting_types import Count, Depth, Many, Natural, Positive
-from .diffusion_unet import build_unet
+from .diffusion_unet import build_unet, side_divisor
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class UNetConfig:
     res_blocks: residual blocks at each.
     attention: whether the UNet attends there; its middle always does.
     head_channels: channels of an attention head.
+    fold: side of the blocks of pixels that the UNet sees as channels; 1 for pixels.
+    groups: of the norms; None for the most, up to 32, that divide every width.
 
     >>> net = UNetConfig((8, 16), 1, (False, True), 8).build(2, 1)
     >>> sum(p.numel() for p in net.parameters())
@@ -34,11 +36,23 @@ class UNetConfig:
     res_blocks: Depth
     attention: Many[bool]
     head_channels: Count
+    fold: Count = 1
+    groups: Count | None = None
+
+    @property
+    def side_divisor(self) -> int:
+        """The number by which every side of a sample must divide.
+
+        >>> UNetConfig((8, 16), 1, (False, True), 8, fold=2).side_divisor
+        4
+        """
+        return side_divisor(self.widths, self.fold)
 
     def build(self, ndim: int, channels: int, **options: Any) -> nn.Module:
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
         return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks,
-            attention=self.attention, head_channels=self.head_channels, **options)  # fmt: skip
+            attention=self.attention, head_channels=self.head_channels, fold=self.fold,
+            groups=self.groups, **options)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,8 @@ class OptionalUNetConfig:
     res_blocks: Depth | None = None
     attention: Many[bool] | None = None
     head_channels: Count | Many[Natural] | None = None
+    fold: Count | None = None
+    groups: Count | None = None
 
     def overrides(self) -> dict[str, Any]:
         """Return the fields that are set.
@@ -69,11 +85,15 @@ class ScaledUNetConfig:
     width: channels of the first convolution.
     mults: what the width is multiplied with at each resolution.
     res_blocks: residual blocks at each.
+    fold: side of the blocks of pixels that the UNet sees as channels; 1 for pixels.
+    groups: of the norms; None for the most, up to 32, that divide every width.
     """
 
     width: Count
     mults: Many[Positive]
     res_blocks: Depth
+    fold: Count = field(default=1, kw_only=True)
+    groups: Count | None = field(default=None, kw_only=True)
 
     @property
     def widths(self) -> list[int]:
@@ -83,6 +103,15 @@ class ScaledUNetConfig:
         [8, 16, 16]
         """
         return [int(self.width * multiple) for multiple in self.mults]
+
+    @property
+    def side_divisor(self) -> int:
+        """The number by which every side of a sample must divide.
+
+        >>> ScaledUNetConfig(8, (1, 2, 2), 1, fold=2).side_divisor
+        8
+        """
+        return side_divisor(self.widths, self.fold)
 
 
 @dataclass(frozen=True)
@@ -103,7 +132,7 @@ class MiddleAttentionUNetConfig(ScaledUNetConfig):
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
         net = build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks, updown=True,
             scale_shift=True, head_channels=self.head_channels, eps=1e-5, zero_attention=True,
-            **options)  # fmt: skip
+            fold=self.fold, groups=self.groups, **options)  # fmt: skip
         net.queries_first = True  # so the authors' checkpoints have it
         return net
 
@@ -128,7 +157,8 @@ class HeadsUNetConfig(ScaledUNetConfig):
         """Return the UNet for samples of `ndim` axes and so many channels; options: its."""
         head_channels = split_into_heads(self.widths, self.heads, self.attention)
         return build_unet(ndim, channels, self.widths, res_blocks=self.res_blocks,
-            attention=self.attention, head_channels=head_channels, **options)  # fmt: skip
+            attention=self.attention, head_channels=head_channels, fold=self.fold,
+            groups=self.groups, **options)  # fmt: skip
 
 
 def split_into_heads(widths: Sequence[int], heads: int, attention: Sequence[bool]) -> list[int]:
@@ -152,7 +182,7 @@ def split_into_heads(widths: Sequence[int], heads: int, attention: Sequence[bool
 class AttentionSidesUNetConfig(ScaledUNetConfig):
     """A UNet by one width that attends where the longest side has one of some lengths.
 
-    attention: these lengths in pixels.
+    attention: these lengths in positions of the network, pixels where it folds none.
     heads: attention heads at each resolution.
     """
 
@@ -165,7 +195,7 @@ class AttentionSidesUNetConfig(ScaledUNetConfig):
         >>> AttentionSidesUNetConfig(8, (1, 2, 2), 1, (16, 8), 2).attention_levels((32, 16))
         [False, True, True]
         """
-        return [max(shape) >> depth in self.attention for depth in range(len(self.mults))]
+        return [length in self.attention for length in self._sides(shape)]
 
     def attention_conflicts(self, shape: Sequence[int]) -> dict[tuple[str, ...], str]:
         """Return by arguments why a UNet for samples of that shape does not attend as they ask.
@@ -174,7 +204,7 @@ class AttentionSidesUNetConfig(ScaledUNetConfig):
         >>> network.attention_conflicts((32, 16))
         {('attention',): 'attention=7 is none of the longest sides, 32, 16, 8'}
         """
-        sides = [max(shape) >> depth for depth in range(len(self.mults))]
+        sides = self._sides(shape)
         no_sides = [length for length in self.attention if length not in sides]
         if not no_sides:
             return {}
@@ -182,3 +212,7 @@ class AttentionSidesUNetConfig(ScaledUNetConfig):
         reason = f"{lengths} is none of the longest sides, {', '.join(map(str, sides))}"
         everywhere = len(no_sides) == len(self.attention)
         return {("attention", "size", "mults") if everywhere else ("attention",): reason}
+
+    def _sides(self, shape: Sequence[int]) -> list[int]:
+        """The longest side at each resolution."""
+        return [max(shape) // self.fold >> depth for depth in range(len(self.mults))]

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.utils.deterministic
 
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+REPEAT_TOLERANCE = 1e-3
+"""How far results of the same few steps may lie apart, relative to the largest value of a tensor,
+where an operation has no deterministic algorithm. Elsewhere they are the same to the bit."""
+
+NO_ALGORITHM = re.compile(
+    r"(.+?) (does not have a deterministic implementation|defaults to a non-deterministic algo)"
+)
+"""What torch warns of, once at each call."""
 
 
 def make_cuda_deterministic(*, tf32: bool = False) -> None:
@@ -33,3 +47,42 @@ def make_cuda_deterministic(*, tf32: bool = False) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+@contextmanager
+def record_nondeterminism(operations: set[str]) -> Iterator[None]:
+    """A context that adds to `operations` the names of those that had no deterministic algorithm,
+    of which torch warns on a GPU; other warnings pass.
+
+    >>> import warnings
+    >>> from adbench.engine.runtime.determinism import record_nondeterminism
+    >>> operations = set()
+    >>> with record_nondeterminism(operations):
+    ...     warnings.warn("index_add_cuda_ does not have a deterministic implementation, but ...")
+    >>> operations
+    {'index_add_cuda_'}
+    """
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def record(message: Warning | str, *details: Any, **more: Any) -> None:
+            match = NO_ALGORITHM.match(str(message))
+            if match is None:
+                show(message, *details, **more)
+            else:
+                operations.add(match[1])
+
+        for text in ("does not have a deterministic impl", "defaults to a non-deterministic algo"):
+            warnings.filterwarnings("always", f".* {text}")
+        warnings.showwarning = record
+        yield
+
+
+def repeat_tolerance(operations: set[str]) -> float:
+    """Return how far repeated results may lie apart after these operations, 0 after none.
+
+    >>> from adbench.engine.runtime.determinism import repeat_tolerance
+    >>> repeat_tolerance(set()), repeat_tolerance({"index_add_cuda_"})
+    (0.0, 0.001)
+    """
+    return REPEAT_TOLERANCE if operations else 0.0

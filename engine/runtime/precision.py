@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .compilation import compile_network, is_compiled
+from .setting_types import CompileMode
+
 Output = TypeVar("Output")
 
 IEEE, TF32 = "ieee", "tf32"
@@ -25,6 +28,7 @@ class LowPrecisionModule(nn.Module):
     """A module that calls its network, `net`, in `dtype` and gives and takes float32.
 
     dtype: set by `DeviceContext.place`
+    compile_mode: set by `DeviceContext.place` where `net` is compiled
 
     >>> import torch
     >>> from adbench.engine.runtime.precision import LowPrecisionModule
@@ -38,6 +42,7 @@ class LowPrecisionModule(nn.Module):
     """
 
     dtype: torch.dtype = torch.float32
+    compile_mode: CompileMode = "off"
     _copy: tuple[object, nn.Module] | None = None
 
     def call_net(self, call: Callable[..., Output], *inputs: Tensor) -> Output:
@@ -76,8 +81,8 @@ class LowPrecisionModule(nn.Module):
         version = (self.dtype, tuple((value.data_ptr(), value._version) for value in values))
         if self._copy is None or self._copy[0] != version:
             copy = deepcopy(net).requires_grad_(False).eval().to(self.dtype)
-            if net._compiled_call_impl is not None:
-                copy.compile(dynamic=False)
+            if is_compiled(net):
+                compile_network(copy, self.compile_mode)
             self._copy = (version, copy)
         return self._copy[1]
 

@@ -125,10 +125,8 @@ class Rng:
         count = math.prod(shape)
         pairs = -(-count // 2)
         u = (self.bits(2 * pairs).double() + 0.5) / 2**32
-        radius = (-2 * u[:, :pairs].log()).sqrt()
-        angle = 2 * math.pi * u[:, pairs:]
-        values = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
-        return values[:, :count].float().view(len(self), *shape)
+        values = torch.cat(call_compiled(_box_muller, u[:, :pairs], u[:, pairs:]), 1)
+        return values[:, :count].view(len(self), *shape)
 
     def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
         """Draw (N, *shape) int64, uniform on 0 .. high - 1; high is at most 2**31."""
@@ -171,6 +169,13 @@ def _hash_words(name: str) -> tuple[int, int]:
 def _draw_words(block: Tensor, step: Tensor, draw: Tensor, key: Tensor) -> tuple[Tensor, ...]:
     """The words of blocks (N, M) at steps (N, 1) of the streams with these keys (N, 2)."""
     return _philox((block, step, draw, block * 0), (key[:, :1], key[:, 1:]))
+
+
+def _box_muller(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Two standard normal float32 values from two float64 values that are uniform on (0, 1)."""
+    radius = (-2 * radius.log()).sqrt()
+    angle = 2 * math.pi * angle
+    return (radius * angle.cos()).float(), (radius * angle.sin()).float()
 
 
 def _philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:

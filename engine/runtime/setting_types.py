@@ -7,7 +7,7 @@ info` shows the range. A number with `Unbounded` may have any value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta
 
@@ -51,6 +51,10 @@ ODD_OR_ZERO = {"check": _is_odd_or_zero, "words": "that is odd or 0"}
 Odd = Annotated[int, Meta(ge=1, extra={"check": _is_odd, "words": "that is odd"})]
 ZeroOrOdd = Annotated[int, Meta(ge=0, extra=ODD_OR_ZERO)]
 Unbounded = Annotated[float, Meta(description="any number")]
+
+CompileMode = Literal["auto", "on", "off", "reduce-overhead"]
+"""When networks are compiled: auto, on a GPU, in the mode that fits the input's size; on, on any
+device, in torch's default mode; reduce-overhead, on a GPU by CUDA graphs, whatever the size."""
 
 Many = Annotated[Sequence[T], Meta(min_length=1)]
 Pair = Annotated[Sequence[T], Meta(min_length=2, max_length=2)]

@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.gaussian import Gaussian, alpha_bar_at
+from ..diffusion.flow import Flow
+from ..diffusion.gaussian import Process, alpha_bar_at
 from .continuous_batching import ChainBatch, Guide
 
 
-def image_conditioned_guidance(process: Gaussian, target: Tensor, weight: float) -> Guide:
+def image_conditioned_guidance(process: Process, target: Tensor, weight: float) -> Guide:
     """Build the guide of DDAD, towards a target of each sample's own.
 
     Mousakhan et al. 2023, arXiv 2305.15956, equation 6: the estimate of x_0 moves by weight times
     (1 - alpha_bar) of its way to the target, so that little is left of it at low levels.
 
-    process: of the denoiser
+    Of a flow, whose noise weighs t, the estimate moves by weight times t ** 2 likewise.
+
+    process: of the denoiser, Gaussian or a flow
     target: (N, C, *S), in the denoiser's range
     weight: w of the paper
 
@@ -37,6 +40,10 @@ def image_conditioned_guidance(process: Gaussian, target: Tensor, weight: float)
 
     def guide(x: Tensor, noise: Tensor, clean: Tensor, batch: ChainBatch) -> tuple[Tensor, Tensor]:
         level = batch.network_level
+        if isinstance(process, Flow):
+            t = process.time(level, x).to(x.dtype)
+            moved = weight * t * (batch.per_chain(target) - clean)
+            return noise - (1 - t) * moved, clean + t * moved
         sigma = (1 - alpha_bar_at(process.schedule, level, x)).sqrt().to(x.dtype)
         difference = process.add_noise(batch.per_chain(target), level, noise) - x
         guided = noise - weight * sigma * difference

@@ -8,7 +8,7 @@ start's error in standard deviations, and the mean over starts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,7 @@ class MultiStart(nn.Module):
     sampling_steps: levels of the grid
     skip: every so many of them a chain starts, from the second lowest up; fewer than those
     measures: M, of the error
+    sampler: of the denoiser's process; `lagged` and `shared_history` are of plms
     lagged: MONAI's PLMS
     shared_history: a chain takes over the history of the start below, and its first step is made
         once, as in ddpm-ood's code
@@ -128,6 +129,7 @@ class MultiStart(nn.Module):
         skip: int = 4,
         *,
         measures: int = 1,
+        sampler: Literal["plms", "euler", "heun"] = "plms",
         lagged: bool = False,
         shared_history: bool = False,
         final_noise: bool = False,
@@ -147,7 +149,9 @@ class MultiStart(nn.Module):
         if not self.levels:
             raise ValueError(f"no start is at {min_level} or above; the highest is at {grid[-1]}")
         self.shared_history = shared_history
-        self.sampling = SamplingConfig(sampler="plms", stride=self.stride, lagged=lagged,
+        if (lagged or shared_history) and sampler != "plms":
+            raise ValueError(f"the sampler {sampler} has no history that could lag or be shared")
+        self.sampling = SamplingConfig(sampler=sampler, stride=self.stride, lagged=lagged,
             final_schedule=final_schedule)  # fmt: skip
         self.final_levels = [1] if final_noise else [0]
         self.final_schedule = final_schedule  # here too, so that it moves to the device

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from ..diffusion.denoiser import Denoiser
+from ..diffusion.flow import Flow
 from ..diffusion.gaussian import Gaussian, add_noise_in_region
 from ..diffusion.schedule import sampling_levels
 from ..noise.noise import Noise
 from ..runtime.rng import Rng
 from ..runtime.transfer import to_device
 from .continuous_batching import Guide, run_chains
+from .flow_solvers import Euler
 from .samplers import DEFAULT_SAMPLING, SamplingConfig, build_sampler
 from .solvers import DdimOde
 from .step_noise import StepNoise
@@ -144,12 +146,12 @@ def ddim_invert(
     guide: Guide | None = None,
     conditioning: Sequence[Tensor] = (),
 ) -> Tensor:
-    """Encode x to each level along DDIM's ODE, without noise, (L, N, C, *S).
+    """Encode x to each level along DDIM's ODE or that of a flow, without noise, (L, N, C, *S).
 
     Where a level's path is the beginning of a higher one's, as without respacing, it is computed
-    once. `reverse_process` with sampler "ddim" decodes along the same levels.
+    once. `reverse_process` with sampler "ddim" or "euler" decodes along the same levels.
 
-    denoiser: of a Gaussian process; ValueError for another
+    denoiser: of a Gaussian process or a flow; ValueError for another
     x: (N, C, *S), in the denoiser's range
     levels: on the 1000-step scale
     sampling: steps or stride
@@ -168,7 +170,11 @@ def ddim_invert(
             [0.9999, 0.9999]])
     """
     process = denoiser.process
-    if not isinstance(process, Gaussian):
+    if isinstance(process, Flow):
+        ode = Euler(process)
+    elif isinstance(process, Gaussian):
+        ode = DdimOde(process)
+    else:
         raise ValueError(f"there is no inversion along a {process.name} process")
     schedule = denoiser.schedule
     paths = [
@@ -181,9 +187,7 @@ def ddim_invert(
         if paths[i][: len(last_path)] != last_path:
             encoded, last_path = x, [0]
         rest = [paths[i][len(last_path) - 1 :]] * len(x)
-        encoded = run_chains(
-            denoiser, DdimOde(process), encoded, rest, guide=guide, conditioning=conditioning
-        )
+        encoded = run_chains(denoiser, ode, encoded, rest, guide=guide, conditioning=conditioning)
         result[i], last_path = encoded, paths[i]
     return result
 

@@ -13,14 +13,17 @@ from torch import Tensor
 
 from ..diffusion.bernoulli import Bernoulli
 from ..diffusion.cold import ColdDiffusion
+from ..diffusion.flow import Flow
 from ..diffusion.gaussian import Gaussian, Process, Variance
 from ..diffusion.schedule import Schedule
 from .continuous_batching import Sampler
 from .discrete_solvers import BernoulliStep, ColdDiffusionStep
+from .flow_solvers import Euler, Heun
 from .solvers import Ancestral, DpmSolver, Plms
 from .step_noise import StepNoise
 
-SAMPLERS = ("ddpm", "ddim", "plms", "dpm++")
+FLOW_SAMPLERS = ("euler", "heun")
+SAMPLERS = ("ddpm", "ddim", "plms", "dpm++", *FLOW_SAMPLERS)
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,11 @@ class SamplingConfig:
 
     steps: at most so many network calls a chain, evenly spaced; None is one for every level
     eta: the share of DDPM's noise that a step of ddpm or ddim adds: 1 is ancestral DDPM (Ho et al.
-        2020, algorithm 2), 0 is DDIM; None is the value of the sampler's name. plms and dpm++ add
-        none
+        2020, algorithm 2), 0 is DDIM; None is the value of the sampler's name. The others add none
     variance: of a step of ddpm
     repeats: chains per sample, each with its own noise
-    sampler: of the Gaussian process; the other processes have one each
+    sampler: of the Gaussian process, euler and heun of a flow process; the other processes have one
+        each
     stride: levels a step, in place of steps
     lagged: of plms, MONAI's error
     final_schedule: of plms, the schedule of the level that a step from a level to itself ends at
@@ -48,7 +51,7 @@ class SamplingConfig:
     eta: float | None = None
     variance: Variance = "small"
     repeats: int = 1
-    sampler: Literal["ddpm", "ddim", "plms", "dpm++"] = "ddpm"
+    sampler: Literal["ddpm", "ddim", "plms", "dpm++", "euler", "heun"] = "ddpm"
     stride: int | None = None
     lagged: bool = False
     final_schedule: Schedule | None = None
@@ -100,11 +103,25 @@ def build_sampler(
 def _(
     process: Gaussian, sampling: SamplingConfig, step_noise: StepNoise, initial_noise: Tensor
 ) -> Sampler:
+    if sampling.sampler in FLOW_SAMPLERS:
+        raise ValueError(
+            f"the sampler {sampling.sampler!r} is of a flow process, not of a Gaussian one"
+        )
     if sampling.sampler == "plms":
         return Plms(process, sampling.lagged, sampling.final_schedule)
     if sampling.sampler == "dpm++":
         return DpmSolver(process)
     return Ancestral(process, step_noise, sampling.effective_eta, sampling.variance)
+
+
+@build_sampler.register(Flow)
+def _(
+    process: Flow, sampling: SamplingConfig, step_noise: StepNoise, initial_noise: Tensor
+) -> Sampler:
+    if sampling.sampler not in FLOW_SAMPLERS:
+        raise ValueError(f"a flow process has the samplers {', '.join(FLOW_SAMPLERS)}, not "
+            f"{sampling.sampler!r}")  # fmt: skip
+    return Heun(process) if sampling.sampler == "heun" else Euler(process)
 
 
 @build_sampler.register(Bernoulli)

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..runtime.compilation import rows_at_a_time
 from ..runtime.context import Interrupted, TrainingContext
 from ..runtime.distributed import all_reduce_gradients
 from ..runtime.out_of_memory import halve_batch, is_out_of_memory
@@ -25,6 +26,7 @@ from .finite_check import FiniteCheck
 from .loss import LossFunction
 from .optimizer_state import OptimizerState
 from .selection import WeightSelection
+from .state_writer import StateWriter
 
 
 @dataclass(frozen=True)
@@ -192,20 +194,16 @@ def train_module(
     keys = [f"{name}/{i}" for i in rows.tolist()]
     streams = Rng(keys, context.seed, context.device)
     indices = _batch_indices(Rng(keys, context.seed), data, plan, first)
-    last_save, progress = time.monotonic(), _ProgressReporter(context, plan, first)
+    progress = _ProgressReporter(context, plan, first)
+    writer = StateWriter(context.state_store, name, context.checkpoint_interval)
     check, agreed_stop = FiniteCheck(), team.size > 1 and team.any(context.stop())
     x = label = None
-    with closing(iterate_batches(data, indices, context)) as batches:
+    with writer, closing(iterate_batches(data, indices, context)) as batches:
         for k in range(first, plan.steps):
-            now = time.monotonic()
             stopping = agreed_stop or (team.size == 1 and context.stop())
-            if stopping or now - last_save > context.checkpoint_interval:
+            if stopping or writer.is_due():
                 check.settle()
-                if team.rank == 0:
-                    context.state_store.save(
-                        name, state.state_dict(k, micro) | selection.state_dict()
-                    )
-                last_save = now
+                writer.save(partial(_whole_state, state, selection, k, micro), wait=stopping)
                 if stopping:
                     raise Interrupted(
                         f"stopped at training step {k} of {plan.steps}; everything is saved"
@@ -323,6 +321,8 @@ def _accumulate_gradients(
     loss: LossFunction, step: _StepRows, context: TrainingContext, micro: int
 ) -> Tensor:
     count, total = len(step.x), torch.zeros((), device=context.device)
+    if context.compiles:
+        micro = rows_at_a_time(count, micro)
     for start in range(0, count, micro):
         rows = torch.arange(start, min(start + micro, count))
         part = slice(start, start + len(rows))
@@ -356,6 +356,12 @@ def _resume_or_start(
     if team.size > 1:
         team.broadcast(state.all_tensors(with_moments=int(first) > 0))
     return int(first), micro
+
+
+def _whole_state(
+    state: OptimizerState, selection: WeightSelection, k: int, micro: int
+) -> dict[str, Tensor]:
+    return state.state_dict(k, micro) | selection.state_dict()
 
 
 class _ProgressReporter:

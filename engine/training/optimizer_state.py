@@ -136,7 +136,8 @@ class OptimizerState:
         return {key: value for key, value in self.module.named_buffers() if key in state}
 
     def state_dict(self, step: int, micro: int) -> dict[str, Tensor]:
-        """Everything, on the CPU, by name. step: steps completed; micro: rows at a time."""
+        """Everything, by name, as it is: not copied. step: steps completed; micro: rows at a
+        time."""
         state = {"step": torch.tensor(step), "micro": torch.tensor(micro)}
         state |= {f"weight/{key}": value.detach() for key, value in self.weights.items()}
         state |= {f"average/{key}": value for key, value in self.average.items()}
@@ -145,7 +146,7 @@ class OptimizerState:
             for key, value in self.weights.items():
                 for moment_name, moment in optimizer.state[value].items():
                     state[f"{name}/{moment_name}/{key}"] = torch.as_tensor(moment)
-        return {key: value.cpu().contiguous() for key, value in state.items()}
+        return state
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

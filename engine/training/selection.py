@@ -149,7 +149,7 @@ class WeightSelection:
         self._context.on_curve(LearningCurve(self._name, self._plan, points, selected))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything, on the CPU, by name."""
+        """Everything, by name, as it is: not copied."""
         numbers = {
             "steps": torch.tensor(self._steps, dtype=torch.int64),
             "losses": torch.stack(self._losses) if self._losses else self._total.new_zeros(0),
@@ -159,7 +159,7 @@ class WeightSelection:
             "lowest": torch.tensor(self._lowest, dtype=torch.float64),
             "best_step": torch.tensor(self._best_step),
         }
-        state = {f"curve/{key}": value.detach().cpu().clone() for key, value in numbers.items()}
+        state = {f"curve/{key}": value.detach() for key, value in numbers.items()}
         return state | {f"best/{key}": value for key, value in self._best.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -1,23 +1,24 @@
 """Every method on a pretended accelerator: no mixed devices, the CPU's numbers, and no waits.
 
-In two axes, or one where a method takes no images: what other numbers of axes add is in networks
-and noise, which have tests of their own, and their steps are the same lines. So are those of the
-authors' settings.
+The CPU's numbers in two axes, or one where a method takes no images; devices and waits in every
+number of axes and in either precision, through fit, calibration, save, resume and detect. The
+authors' settings run the same lines.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 
 from accelerator import PretendedAccelerator, pretended_accelerator
-from adbench.benchmark.plugins.conformance import MethodUnderTest
+from adbench.benchmark.plugins.conformance import MethodUnderTest, check_method
 from adbench.benchmark.registry.registry import Registry
-from adbench.engine.runtime.context import Interrupted
+from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
 from adbench.methods.base import Detection, Method
 from trainings import MemoryStateStore
@@ -54,9 +55,13 @@ def _selects(line: str) -> bool:
     return copies_weights or line.startswith("engine/training/selection.py")
 
 
-def subject(name: str, axes: int | None = None) -> MethodUnderTest:
+def subject_axes(name: str) -> int:
     ndims = METHODS[name].load().ndims
-    method = MethodUnderTest(METHODS[name], axes or (2 if 2 in ndims else min(ndims)))
+    return 2 if 2 in ndims else min(ndims)
+
+
+def subject(name: str, axes: int | None = None) -> MethodUnderTest:
+    method = MethodUnderTest(METHODS[name], axes or subject_axes(name))
     for key, value in method.args.items():
         if f"_{key}".endswith("_steps") and isinstance(value, int):
             method.args[key] = min(value, STEPS)
@@ -102,12 +107,54 @@ def test_a_method_computes_the_cpus_numbers_without_waiting(name: str) -> None:
     assert not sampling, f"a sampling step waits for the device:\n{table(sampling)}"
 
 
-@pytest.mark.parametrize(("name", "axes"), [("anoddpm", 1), ("ldm-ood", 2), ("ddpm-ood", 3)])
-def test_bfloat16_meets_no_other_device(name: str, axes: int) -> None:
+def matrix() -> list[tuple[str, int, torch.dtype]]:
+    """Every method, number of axes and precision, without what the test above has."""
+    cases = [
+        (name, axes, dtype)
+        for name in OWN_CODE
+        for axes in sorted(METHODS[name].load().ndims)
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    return [
+        (name, axes, dtype)
+        for name, axes, dtype in cases
+        if dtype == torch.bfloat16 or axes != subject_axes(name)
+    ]
+
+
+@pytest.mark.parametrize(("name", "axes", "dtype"), matrix())
+def test_no_device_is_mixed_and_no_step_waits(name: str, axes: int, dtype: torch.dtype) -> None:
+    """A training that is stopped, saved and resumed on the device, then predicts one level."""
+    method = subject(name, axes)
+    if name.startswith("cddpm") and dtype == torch.bfloat16:  # see test_bfloat16
+        method.args["size"] = 64
+    store, stops = MemoryStateStore(), iter([False])
     with pretended_accelerator() as gpu:
-        _, detection = on_accelerator(subject(name, axes), gpu, dtype=torch.bfloat16)
-        assert detection.score.dtype == torch.float32
-        assert detection.score.isfinite().all()
+        more: dict[str, Any] = {"dtype": dtype, "state_store": store, "checkpoint_interval": 1e9}
+        with suppress(Interrupted):  # methods without a training are not asked
+            method.fit(
+                method.build(), device="cuda", event_interval=1e9,
+                stop=lambda: next(stops, True), **more,
+            )  # fmt: skip
+        step_waits = StepWaits(gpu)
+        method.levels = method.levels[:1]
+        _, detection = on_accelerator(method, gpu, stop=step_waits, **more)
+        numbers, sampling = on_cpu(detection), Counter(gpu.sampling_waits)
+    assert detection.score.dtype == torch.float32
+    assert all(value.isfinite().all() for value in numbers)
+    for waits in step_waits.steps:
+        assert waits.total() <= 1, f"a training step waits for the device:\n{table(waits)}"
+    assert not sampling, f"a sampling step waits for the device:\n{table(sampling)}"
+
+
+@pytest.mark.parametrize("name", ["anoddpm", "template-z", "vae"])
+def test_the_contract_is_kept_on_a_device(name: str) -> None:
+    with pretended_accelerator():
+        results = list(
+            check_method(METHODS[name], axes=[1], context=TrainingContext(device="cuda"))
+        )
+    assert len(results) == 12
+    assert not [result for result in results if result.violation]
 
 
 def test_a_training_resumes_to_the_same_weights() -> None:

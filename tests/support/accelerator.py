@@ -7,6 +7,7 @@ counted with the line that asked for it. Speed, rounding and memory are the CPU'
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from adbench.engine.networks.monai_unet import FusedAttention
-from adbench.engine.runtime import compiled_kernels
+from adbench.engine.runtime import compiled_kernels, memory_format
 
 DEVICE = torch.device("cuda", 0)
 ADAM = import_module("torch.optim.adam")
@@ -128,7 +129,7 @@ class PretendedAccelerator(TorchFunctionMode):
         super().__init__()
         self.waits: Counter[str] = Counter()
         self.sampling_waits: Counter[str] = Counter()
-        self.operations = 0
+        self.operations, self._thread = 0, threading.get_ident()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -157,6 +158,8 @@ class PretendedAccelerator(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def wait(self, what: str) -> None:
+        if threading.get_ident() != self._thread:
+            return  # what a thread beside the computation waits for, the computation does not
         frame: Any = sys._getframe(1)
         line, sampling = "", False
         while frame is not None:
@@ -257,6 +260,7 @@ def pretended_accelerator() -> Iterator[PretendedAccelerator]:
         # without deterministic algorithms, some of which torch writes in Python for a real GPU
         mock.patch.object(torch, "use_deterministic_algorithms", lambda *_, **options: None),
         mock.patch.object(FusedAttention, "fused_devices", frozenset()),  # other roundings
+        mock.patch.object(memory_format, "CHANNELS_LAST_3D_DEVICES", frozenset()),  # other kernels
         mock.patch.object(ADAM, "_fused_adam", _fused_adam),
         mock.patch.object(CLIPPING, "_group_tensors_by_device_and_dtype", _one_group),
         mock.patch.object(torch.cuda, "Event", lambda: _Event(mode)),

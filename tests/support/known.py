@@ -108,3 +108,18 @@ class ConvolutionalNetwork(nn.Module):
         places = h.flatten(2).transpose(1, 2)
         attended, _ = self.attend(places, places, places, need_weights=False)
         return self.leave(h + attended.transpose(1, 2).unflatten(2, h.shape[2:]))
+
+
+class NormalVelocity(nn.Module):
+    """The exact velocity of rectified flow, E[noise - x_0 | x_t], t = level / T, of data that is
+    normal with this mean and variance at every place; moved by `offset`."""
+
+    def __init__(self, T: int, mean: float, variance: float, offset: float = 0.0) -> None:
+        super().__init__()
+        self.T, self.mean, self.variance, self.offset = T, mean, variance, offset
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        t = ((timesteps + 1) / self.T).view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+        spread = (1 - t).square() * self.variance + t.square()
+        gain = (t - (1 - t) * self.variance) / spread
+        return gain * (x - (1 - t) * self.mean) - self.mean + self.offset

@@ -17,13 +17,13 @@ import math
 import numpy as np
 
 from .connected_components import Array
-from .ranking import PixelScores
+from .ranking import Pixels
 
 LIMITS = (1e-5, 1e-4)
 """Rates of false positives between which the paper integrates."""
 
 
-def aupimo(pixels: PixelScores, label: Array, limits: tuple[float, float] = LIMITS) -> Array:
+def aupimo(pixels: Pixels, label: Array, limits: tuple[float, float] = LIMITS) -> Array:
     """AUPIMO of each sample, (N,) in 0..1; higher is better.
 
     NaN for samples without an abnormal pixel, which do not count in a mean, and for all where no
@@ -50,13 +50,16 @@ def aupimo(pixels: PixelScores, label: Array, limits: tuple[float, float] = LIMI
     if not normal.any():
         return result
     rates = _false_positive_rates(pixels, normal, upper)
-    ends = np.cumsum(pixels.counts)
-    for i, (end, count) in enumerate(zip(ends.tolist(), pixels.counts.tolist(), strict=True)):
-        abnormal = pixels.score[end - count : end][pixels.truth[end - count : end]]
-        if abnormal.size:
-            rate = np.maximum(rates(abnormal), lower)
-            area = np.clip(np.log(upper / rate), 0, None)
-            result[i] = math.fsum(area.tolist()) / area.size / math.log(upper / lower)
+    i = 0
+    for block in pixels.blocks():
+        first = 0
+        for last in np.cumsum(block.counts).tolist():
+            abnormal = block.score[first:last][block.truth[first:last]]
+            if abnormal.size:
+                rate = np.maximum(rates(abnormal), lower)
+                area = np.clip(np.log(upper / rate), 0, None)
+                result[i] = math.fsum(area.tolist()) / area.size / math.log(upper / lower)
+            i, first = i + 1, last
     return result
 
 
@@ -76,16 +79,32 @@ class _FalsePositiveRates:
         return self.above[np.searchsorted(self.scores, thresholds, "left")]
 
 
-def _false_positive_rates(pixels: PixelScores, normal: Array, upper: float) -> _FalsePositiveRates:
+def _false_positive_rates(pixels: Pixels, normal: Array, upper: float) -> _FalsePositiveRates:
     """Rates from the highest scores of normal samples, as many as can lie below the rate `upper`:
     the others are never looked at, and are not sorted."""
-    rows = np.repeat(normal, pixels.counts)
-    scores = pixels.score[rows]
-    counts = pixels.counts[normal]
-    weights = np.repeat(1 / (counts * len(counts)), counts)
-    needed = math.floor(upper * len(counts) * int(counts.max())) + 2
-    if needed < scores.size:
-        cut = np.partition(scores, scores.size - needed)[scores.size - needed]
-        highest = scores >= cut
-        scores, weights = scores[highest], weights[highest]
+    samples = int(normal.sum())
+    needed = math.floor(upper * samples * int(pixels.counts[normal].max())) + 2
+    scores, weights, first = np.zeros(0, np.float32), np.zeros(0), 0
+    for block in pixels.blocks():
+        chosen = normal[first : first + len(block.counts)]
+        first += len(block.counts)
+        counts = block.counts[chosen]
+        score = block.score[np.repeat(chosen, block.counts)]
+        weight = np.repeat(1 / (counts * samples), counts)
+        parts = [_highest(score, weight, needed)]
+        if scores.size:
+            parts.insert(0, (scores, weights))
+        scores, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+        scores, weights = _highest(scores, weights, needed)
     return _FalsePositiveRates(scores, weights)
+
+
+def _highest(scores: Array, weights: Array, count: int) -> tuple[Array, Array]:
+    """The `count` highest scores in their order, with their weights; of those that tie with the
+    lowest of these the first, for all of these are at rates above the limit."""
+    if count >= scores.size:
+        return scores, weights
+    cut = np.partition(scores, scores.size - count)[scores.size - count]
+    above, ties = scores > cut, np.flatnonzero(scores == cut)
+    above[ties[: count - np.count_nonzero(above)]] = True
+    return scores[above], weights[above]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .connected_components import Array, label_components
-from .ranking import PixelScores
+from .ranking import Pixels, PixelScores
 
 MIN_OVERLAP = 0.5
 """Share of a lesion's pixels that must be positive for it to count as detected. One pixel would be
@@ -46,7 +46,7 @@ def size_unit(axes: int, spacing: Sequence[float] | None) -> tuple[str, float]:
     return _UNITS[axes][1], math.prod(spacing)
 
 
-def detection_thresholds(pixels: PixelScores) -> Array:
+def detection_thresholds(pixels: Pixels) -> Array:
     """The score that MIN_OVERLAP of each lesion's pixels reach or exceed, (R,).
 
     A lesion is detected at exactly the thresholds below that.
@@ -58,11 +58,27 @@ def detection_thresholds(pixels: PixelScores) -> Array:
     >>> detection_thresholds(PixelScores.from_maps(maps, masks)).tolist()
     [0.9]
     """
-    score = pixels.score[pixels.truth]
-    order = np.lexsort((score, pixels.component))  # lesion by lesion, ascending
-    size = np.bincount(pixels.component)
-    least = np.ceil(MIN_OVERLAP * size - 1e-9).astype(np.int64)
-    return score[order][np.cumsum(size) - least]
+    parts = [np.zeros(0)]
+    for block in pixels.blocks():
+        score = block.score[block.truth]
+        order = np.lexsort((score, block.component))  # lesion by lesion, ascending
+        size = np.bincount(block.component)
+        least = np.ceil(MIN_OVERLAP * size - 1e-9).astype(np.int64)
+        parts.append(score[order][np.cumsum(size) - least])
+    return np.concatenate(parts)
+
+
+def lesion_sizes(pixels: Pixels) -> Array:
+    """The pixels of each lesion, (R,) int.
+
+    >>> from adbench.benchmark.evaluation.metrics.lesions import lesion_sizes
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> masks = np.array([[1, 0, 1, 1], [0, 0, 0, 1]], bool)
+    >>> lesion_sizes(PixelScores.from_maps(np.zeros((2, 4)), masks)).tolist()
+    [1, 2, 1]
+    """
+    sizes = [np.bincount(block.component) for block in pixels.blocks()]
+    return np.concatenate([np.zeros(0, np.int64), *sizes])
 
 
 def detected_lesions(pixels: PixelScores, positive: Array) -> Array:
@@ -83,7 +99,7 @@ def detected_lesions(pixels: PixelScores, positive: Array) -> Array:
     return detected >= MIN_OVERLAP * size - 1e-9
 
 
-def lesion_sample_indices(pixels: PixelScores) -> Array:
+def lesion_sample_indices(pixels: Pixels) -> Array:
     """The index of the sample that each lesion lies in, (R,) int.
 
     >>> import numpy as np
@@ -93,15 +109,17 @@ def lesion_sample_indices(pixels: PixelScores) -> Array:
     >>> lesion_sample_indices(PixelScores.from_maps(np.zeros((3, 3)), masks)).tolist()
     [0, 0, 2]
     """
-    abnormal = np.flatnonzero(pixels.truth)
-    sample = np.searchsorted(np.cumsum(pixels.counts), abnormal, "right")
-    _, first = np.unique(pixels.component, return_index=True)
-    return sample[first]
+    parts, samples = [np.zeros(0, np.int64)], 0
+    for block in pixels.blocks():
+        abnormal = np.flatnonzero(block.truth)
+        sample = np.searchsorted(np.cumsum(block.counts), abnormal, "right")
+        _, first = np.unique(block.component, return_index=True)
+        parts.append(samples + sample[first])
+        samples += len(block.counts)
+    return np.concatenate(parts)
 
 
-def sensitivity_by_size(
-    pixels: PixelScores, detected: Array, pixel_size: float
-) -> list[dict[str, Any]]:
+def sensitivity_by_size(pixels: Pixels, detected: Array, pixel_size: float) -> list[dict[str, Any]]:
     """Lesion-wise sensitivity in bins of lesion size; higher is better.
 
     Pooled over all lesions of all samples.
@@ -119,7 +137,7 @@ def sensitivity_by_size(
     >>> sensitivity_by_size(pixels, np.array([True, False]), pixel_size=1.0)[0]
     {'low': 0.0, 'high': 10.0, 'n': 2, 'found': 1, 'sensitivity': 0.5}
     """
-    size = np.bincount(pixels.component) * pixel_size
+    size = lesion_sizes(pixels) * pixel_size
     edges = [0.0, *SIZE_EDGES, math.inf]
     table = []
     for low, high in pairwise(edges):
@@ -137,14 +155,15 @@ def sensitivity_by_size(
     return table
 
 
-def froc(pixels: PixelScores, label: Array, roi: Array) -> list[dict[str, float]]:
+def froc(pixels: Pixels, label: Array, roi: Any) -> list[dict[str, float]]:
     """Points of the FROC curve: lesion-wise sensitivity over false detections per normal sample.
 
     A false detection is a connected component above the threshold in a normal sample. A map of
     noise has fewer of them when they run together, so its curve may turn back; that is not
     smoothed out.
 
-    label: (N,) bool, abnormal      roi: (N, *S) bool, where the P pixels lie
+    label: (N,) bool, abnormal
+    roi: (N, *S) bool, where the P pixels lie; only [i:j] is ever read
 
     Returns one point for each of FALSE_POSITIVE_RATES, the strictest threshold first: threshold,
     false_per_sample (lower is better), sensitivity (higher is better). A rate of which the normal
@@ -161,29 +180,38 @@ def froc(pixels: PixelScores, label: Array, roi: Array) -> list[dict[str, float]
     >>> [(p["false_per_sample"], p["sensitivity"]) for p in points]
     [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0)]
     """
-    normal = np.flatnonzero(~label)
-    healthy = pixels.score[np.repeat(~label, pixels.counts)]
-    if not normal.size or not healthy.size or not pixels.component.size:
-        return []
+    normal, size = int(np.sum(~label)), int(pixels.counts[~label].sum())
     lesion_thresholds = detection_thresholds(pixels)
-    ranks = [min(healthy.size - 1, int(healthy.size * (1 - rate))) for rate in FALSE_POSITIVE_RATES]
-    thresholds = np.partition(healthy, ranks)[ranks]
-    points = []
-    for rate, threshold in zip(FALSE_POSITIVE_RATES, thresholds, strict=True):
-        if healthy.size * rate < 1:
-            continue
-        positive = np.zeros((normal.size, *roi.shape[1:]), bool)
-        positive[roi[normal]] = healthy > threshold
-        component = label_components(positive)
-        false_detections = component.max() + 1 if component.size else 0
-        points.append(
-            {
-                "threshold": float(threshold),
-                "false_per_sample": float(false_detections) / normal.size,
-                "sensitivity": float((lesion_thresholds > threshold).mean()),
-            }
-        )
-    return points
+    if not normal or not size or not lesion_thresholds.size:
+        return []
+    rates = [rate for rate in FALSE_POSITIVE_RATES if size * rate >= 1]
+    ranks = np.array([min(size - 1, int(size * (1 - rate))) for rate in rates], np.int64)
+    thresholds = pixels.order_statistics(ranks, samples=~label)
+    counts = _false_detections(pixels, label, roi, thresholds)
+    return [
+        {
+            "threshold": float(threshold),
+            "false_per_sample": float(count) / normal,
+            "sensitivity": float((lesion_thresholds > threshold).mean()),
+        }
+        for threshold, count in zip(thresholds, counts, strict=True)
+    ]
+
+
+def _false_detections(pixels: Pixels, label: Array, roi: Any, thresholds: Array) -> list[int]:
+    """Connected components above each threshold in all normal samples."""
+    counts, first = [0] * len(thresholds), 0
+    for block in pixels.blocks():
+        last = first + len(block.counts)
+        normal = ~label[first:last]
+        healthy, inside = block.score[np.repeat(normal, block.counts)], roi[first:last][normal]
+        for number, threshold in enumerate(thresholds):
+            positive = np.zeros(inside.shape, bool)
+            positive[inside] = healthy > threshold
+            component = label_components(positive)
+            counts[number] += int(component.max()) + 1 if component.size else 0
+        first = last
+    return counts
 
 
 def lesion_contrast(pixels: PixelScores, mask: Array, roi: Array) -> Array:

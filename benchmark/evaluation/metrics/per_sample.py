@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from .connected_components import Array
-from .ranking import PixelScores, Ranking, overlap_metrics
+from .ranking import Pixels, Ranking, overlap_metrics
 
 PER_SAMPLE_METRICS = ("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu")
 
 
-def per_sample_metrics(pixels: PixelScores) -> dict[str, Array]:
+def per_sample_metrics(pixels: Pixels) -> dict[str, Array]:
     """Pixel AUROC, AP and Dice at Otsu's threshold of each sample by itself, (N,) each.
 
     Higher is better. NaN for samples whose pixels are all normal, or all abnormal: these do not
@@ -34,14 +34,17 @@ def per_sample_metrics(pixels: PixelScores) -> dict[str, Array]:
     sample_pixel_dice_otsu [1.0, nan]
     """
     metrics = {name: np.full(len(pixels.counts), np.nan) for name in PER_SAMPLE_METRICS}
-    ends = np.cumsum(pixels.counts)
-    for i, (end, count) in enumerate(zip(ends.tolist(), pixels.counts.tolist(), strict=True)):
-        score, truth = pixels.score[end - count : end], pixels.truth[end - count : end]
-        ranking = Ranking.from_scores(score, truth)
-        if ranking is not None:
-            values = ranking.auroc(), ranking.ap(), _otsu_dice(score, truth)
-            for name, value in zip(PER_SAMPLE_METRICS, values, strict=True):
-                metrics[name][i] = value
+    i = 0
+    for block in pixels.blocks():
+        first = 0
+        for last in np.cumsum(block.counts).tolist():
+            score, truth = block.score[first:last], block.truth[first:last]
+            ranking = Ranking.from_scores(score, truth) if truth.any() else None
+            if ranking is not None:
+                values = ranking.auroc(), ranking.ap(), _otsu_dice(score, truth)
+                for name, value in zip(PER_SAMPLE_METRICS, values, strict=True):
+                    metrics[name][i] = value
+            i, first = i + 1, last
     return metrics
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .connected_components import Array
-from .ranking import PixelScores, Ranking
+from .ranking import Pixels, Ranking
 
 VOLUME_METRICS = ("volume_ap", "volume_dice", "volume_sensitivity", "volume_precision")
 
@@ -24,7 +24,7 @@ MAX_THRESHOLDS = 2000
 
 
 def per_volume_metrics(
-    pixels: PixelScores, groups: Sequence[str], positive: Array | None
+    pixels: Pixels, groups: Sequence[str], overlaps: Array | None
 ) -> dict[str, Array]:
     """AP, and at a threshold Dice, sensitivity and precision, of each volume by itself, (N,) each.
 
@@ -33,19 +33,19 @@ def per_volume_metrics(
     mean. Higher is better.
 
     groups: (N,) of each sample
-    positive: (P,) bool, the pixels above the threshold; None without one, and then all but AP are
-        NaN
+    overlaps: (N, 4), of `overlap_counts`; None without a threshold, and then all but AP are NaN
 
     volume_ap: NaN where every pixel is abnormal
     volume_precision: 0 where nothing is positive
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_volume import per_volume_metrics
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
     >>> maps = np.array([[[0.1, 0.9]], [[0.2, 0.8]], [[0.7, 0.3]]])  # two slices, and one more
     >>> masks = np.array([[[0, 1]], [[0, 0]], [[0, 0]]], bool)
     >>> pixels = PixelScores.from_maps(maps, masks)
-    >>> for name, values in per_volume_metrics(pixels, ["a", "a", "b"], pixels.score > 0.5).items():
+    >>> overlaps = overlap_counts(pixels, pixels.score > 0.5)
+    >>> for name, values in per_volume_metrics(pixels, ["a", "a", "b"], overlaps).items():
     ...     print(name, values.round(3).tolist())
     volume_ap [1.0, nan, nan]
     volume_dice [0.667, nan, nan]
@@ -53,48 +53,47 @@ def per_volume_metrics(
     volume_precision [0.5, nan, nan]
     """
     metrics = {name: np.full(len(pixels.counts), np.nan) for name in VOLUME_METRICS}
-    for first, rows in _abnormal_volumes(pixels, groups):
-        truth = np.concatenate([pixels.truth[row] for row in rows])
-        ranking = Ranking.from_scores(np.concatenate([pixels.score[row] for row in rows]), truth)
+    for members in samples_of_volumes(groups):
+        first, volume = members[0], pixels.take(members)
+        if not volume.truth.any():
+            continue
+        ranking = Ranking.from_scores(volume.score, volume.truth)
         if ranking is not None:
             metrics["volume_ap"][first] = ranking.ap()
-        if positive is not None:
-            detected = np.concatenate([positive[row] for row in rows])
-            both, called = int((detected & truth).sum()), int(detected.sum())
-            abnormal = int(truth.sum())
+        if overlaps is not None:
+            _, abnormal, called, both = overlaps[members].sum(0).tolist()
             metrics["volume_dice"][first] = 2 * both / (called + abnormal)
             metrics["volume_sensitivity"][first] = both / abnormal
             metrics["volume_precision"][first] = both / called if called else 0.0
     return metrics
 
 
-def healthy_volume_rates(pixels: PixelScores, groups: Sequence[str], positive: Array) -> Array:
+def healthy_volume_rates(groups: Sequence[str], overlaps: Array) -> Array:
     """The share of positive pixels of each volume without an abnormal one, (N,); lower is better.
 
     The value of a volume stands at its first sample, with NaN at its others and at those of volumes
     with an abnormal pixel.
 
-    groups: (N,) of each sample      positive: (P,) bool, the pixels above the threshold
+    groups: (N,) of each sample      overlaps: (N, 4), of `overlap_counts`
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_volume import healthy_volume_rates
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
     >>> maps = np.array([[[0.1, 0.9]], [[0.2, 0.3]], [[0.7, 0.3]]])
     >>> pixels = PixelScores.from_maps(maps, np.array([[[0, 0]], [[0, 0]], [[1, 0]]], bool))
-    >>> healthy_volume_rates(pixels, ["a", "a", "b"], pixels.score > 0.5).tolist()
+    >>> overlaps = overlap_counts(pixels, pixels.score > 0.5)
+    >>> healthy_volume_rates(["a", "a", "b"], overlaps).tolist()
     [0.25, nan, nan]
     """
-    rates = np.full(len(pixels.counts), np.nan)
-    for first, rows in _volumes(pixels, groups):
-        size = sum(row.stop - row.start for row in rows)
-        if size and not any(pixels.truth[row].any() for row in rows):
-            rates[first] = sum(int(positive[row].sum()) for row in rows) / size
+    rates = np.full(len(overlaps), np.nan)
+    for members in samples_of_volumes(groups):
+        size, abnormal, called, _ = overlaps[members].sum(0).tolist()
+        if size and not abnormal:
+            rates[members[0]] = called / size
     return rates
 
 
-def best_volume_dice(
-    pixels: PixelScores, groups: Sequence[str]
-) -> tuple[float | None, float | None]:
+def best_volume_dice(pixels: Pixels, groups: Sequence[str]) -> tuple[float | None, float | None]:
     """The highest mean Dice of volumes at one threshold for all of them, and that threshold.
 
     Pixels above it are positive. An upper bound, for it looks at these masks. Tried are the scores
@@ -113,17 +112,15 @@ def best_volume_dice(
     >>> dice, round(threshold, 3)
     (1.0, 0.6)
     """
-    candidates = np.unique(pixels.score[pixels.truth])
+    candidates = pixels.distinct_abnormal(MAX_THRESHOLDS)
     if not candidates.size:
         return None, None
-    if candidates.size > MAX_THRESHOLDS:
-        picked = np.linspace(0, candidates.size - 1, MAX_THRESHOLDS).round().astype(int)
-        candidates = candidates[picked]
     total, volumes = np.zeros(candidates.size), 0
-    for _, rows in _abnormal_volumes(pixels, groups):
-        score = np.concatenate([pixels.score[row] for row in rows])
-        abnormal = np.sort(score[np.concatenate([pixels.truth[row] for row in rows])])
-        score.sort()
+    for members in samples_of_volumes(groups):
+        volume = pixels.take(members)
+        if not volume.truth.any():
+            continue
+        abnormal, score = np.sort(volume.score[volume.truth]), np.sort(volume.score)
         called = score.size - np.searchsorted(score, candidates, "left")
         both = abnormal.size - np.searchsorted(abnormal, candidates, "left")
         total += 2 * both / (called + abnormal.size)
@@ -132,20 +129,17 @@ def best_volume_dice(
     return float(total[best] / volumes), float(np.nextafter(candidates[best], -np.inf))
 
 
-def _abnormal_volumes(pixels: PixelScores, groups: Sequence[str]) -> list[tuple[int, list[slice]]]:
-    """Those of `_volumes` with an abnormal pixel."""
-    volumes = _volumes(pixels, groups)
-    return [each for each in volumes if any(pixels.truth[row].any() for row in each[1])]
+def samples_of_volumes(groups: Sequence[str]) -> list[list[int]]:
+    """The samples of each volume; ordered by the names of groups, so that sums do not depend on
+    the order of samples.
 
+    groups: (N,) of each sample
 
-def _volumes(pixels: PixelScores, groups: Sequence[str]) -> list[tuple[int, list[slice]]]:
-    """The first sample of each volume, and where the pixels of its samples lie; ordered by the
-    names of groups, so that sums do not depend on the order of samples."""
-    ends, counts = np.cumsum(pixels.counts).tolist(), pixels.counts.tolist()
+    >>> from adbench.benchmark.evaluation.metrics.per_volume import samples_of_volumes
+    >>> samples_of_volumes(["b", "a", "b"])
+    [[1], [0, 2]]
+    """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    return [
-        (members[group][0], [slice(ends[i] - counts[i], ends[i]) for i in members[group]])
-        for group in sorted(members)
-    ]
+    return [members[group] for group in sorted(members)]

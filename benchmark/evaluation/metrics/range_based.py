@@ -65,25 +65,24 @@ def _areas(score: Array, truth: Array, buffer: int, *, as_surface: bool) -> Rang
     soft = soft_labels(truth, buffer)
     steps = int(truth.sum())
     slopes = float(soft[~truth].sum())
-    ranges = _ranges(soft > 0)
+    ranges = ranges_of(soft > 0)
     ranked = np.sort(score)[::-1]
-    recall, false_rate, precision = [0.0], [0.0], [1.0]
-    for index in np.linspace(0, score.size - 1, THRESHOLDS).astype(int):
-        called = score >= ranked[index]
-        hits = float(soft[called].sum())
-        if as_surface:
-            slopes = float(soft[called & ~truth].sum())
-        positives = steps + slopes / 2
-        touched = sum(bool(called[first : last + 1].any()) for first, last in ranges)
-        recall.append(min(hits / positives, 1.0) * touched / len(ranges))
-        count = int(called.sum())
-        false_rate.append((count - hits) / (score.size - positives))
-        precision.append(hits / count)
-    recall.append(1.0)
-    false_rate.append(1.0)
-    rise, run = np.array(recall), np.array(false_rate)
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order]
+    thresholds = ranked[np.linspace(0, score.size - 1, THRESHOLDS).astype(int)]
+    called = np.searchsorted(-ranked, -thresholds, "right")  # scores from each threshold up
+    hits = np.cumsum(soft[order])[called - 1]
+    if as_surface:
+        slopes = np.cumsum((soft * ~truth)[order])[called - 1]
+    positives = steps + slopes / 2
+    peaks = np.sort([score[first : last + 1].max() for first, last in ranges])
+    touched = peaks.size - np.searchsorted(peaks, thresholds, "left")
+    recall = np.minimum(hits / positives, 1.0) * touched / peaks.size
+    false_rate = (called - hits) / (score.size - positives)
+    rise = np.concatenate([[0.0], recall, [1.0]])
+    run = np.concatenate([[0.0], false_rate, [1.0]])
     roc = float((np.diff(run) * (rise[1:] + rise[:-1]) / 2).sum())
-    height = np.array(precision)
+    height = np.concatenate([[1.0], hits / called])
     before = height[1:] if as_surface else height[:-1]
     pr = float((np.diff(rise[:-1]) * (height[1:] + before) / 2).sum())
     return RangeAreas(roc, pr)
@@ -120,13 +119,13 @@ def soft_labels(truth: Array, buffer: int) -> Array:
     [0.0, 0.707, 0.866, 1.0, 0.866, 0.707]
     """
     soft = truth.astype(np.float64)
-    half = buffer // 2
-    for first, last in _ranges(truth):
-        for distance in range(1, half + 1):
-            share = np.sqrt(1 - distance / buffer)
-            for step in (first - distance, last + distance):
-                if 0 <= step < soft.size:
-                    soft[step] = min(1.0, soft[step] + share)
+    distance = np.arange(1, buffer // 2 + 1)
+    share = np.sqrt(1 - distance / max(buffer, 1))
+    for first, last in ranges_of(truth):
+        for steps in (first - distance, last + distance):
+            inside = (steps >= 0) & (steps < soft.size)
+            soft[steps[inside]] += share[inside]
+    np.minimum(soft, 1.0, out=soft)
     return soft
 
 
@@ -174,7 +173,7 @@ def point_adjusted_f1(
 
 def _best_adjusted_f1(score: Array, truth: Array) -> float:
     """A range is found at every threshold up to its highest score."""
-    ranges = _ranges(truth)
+    ranges = ranges_of(truth)
     peaks = np.array([score[first : last + 1].max() for first, last in ranges])
     lengths = np.array([last + 1 - first for first, last in ranges])
     order = np.argsort(-peaks, kind="stable")
@@ -185,7 +184,15 @@ def _best_adjusted_f1(score: Array, truth: Array) -> float:
     return float((2 * true / (true + false + truth.sum()))[ends].max())
 
 
-def _ranges(truth: Array) -> list[tuple[int, int]]:
-    """The first and the last step of each run of true steps."""
+def ranges_of(truth: Array) -> list[tuple[int, int]]:
+    """The first and the last step of each run of true steps.
+
+    truth: (T,) bool
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.range_based import ranges_of
+    >>> ranges_of(np.array([0, 1, 1, 0, 1], bool))
+    [(1, 2), (4, 4)]
+    """
     edges = np.flatnonzero(np.diff(np.concatenate([[False], truth, [False]])))
     return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]

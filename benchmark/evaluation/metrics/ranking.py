@@ -18,13 +18,18 @@ interest of all samples, Q of them abnormal.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .connected_components import Array, component_sizes, label_components
+
+MANY_RANKS = 16
+"""Ranks from which on sorting all scores is faster than partitioning by them."""
 
 MetricValues = dict[str, float | None]
 """Metrics by name; None where one is undefined."""
@@ -94,7 +99,7 @@ def pixel_metrics(
     return {name: value for name, value in metrics.items() if name != "error"}
 
 
-def pixel_score_metrics(pixels: PixelScores, budget: int | None = None) -> MetricValues:
+def pixel_score_metrics(pixels: Pixels, budget: int | None = None) -> MetricValues:
     """`pixel_metrics` of pixels that already lie in one row, and `error`, the largest deviation.
 
     budget: pixels that are sorted at most, with error 0; None for any number. Of more, the metrics
@@ -110,13 +115,14 @@ def pixel_score_metrics(pixels: PixelScores, budget: int | None = None) -> Metri
     >>> metrics["auroc"], metrics["dice"], metrics["error"]
     (0.75, 0.8, 0.0)
     """
-    if budget is not None and pixels.truth.size > budget:
+    if budget is not None and int(pixels.counts.sum()) > budget:
         from .streaming_histogram import StreamingHistogram
 
         histogram = StreamingHistogram()
-        histogram.add(pixels.score, pixels.truth, pixels.component_share)
+        for block in pixels.blocks():
+            histogram.add(block.score, block.truth, block.component_share)
         return histogram.metrics()
-    ranking = Ranking.from_scores(pixels.score, pixels.truth, pixels.component_share)
+    ranking = pixels.ranking()
     if ranking is None:
         names = ("auroc", "ap", "aupro30", "aupro05", "dice", "iou", "threshold")
         return dict.fromkeys(names) | {"error": 0.0}
@@ -196,10 +202,100 @@ def overlap_metrics(positive: Array, truth: Array) -> MetricValues:
     >>> overlap_metrics(np.array([True, True, False]), np.array([False, True, False]))
     {'dice': 0.6666666666666666, 'iou': 0.5}
     """
-    both, total = int((positive & truth).sum()), int(positive.sum()) + int(truth.sum())
-    if not truth.any():
+    sets = (truth, positive, positive & truth)
+    return pooled_overlap(np.array([[truth.size, *map(np.count_nonzero, sets)]]))
+
+
+def pooled_overlap(overlaps: Array) -> MetricValues:
+    """As `overlap_metrics`, pooled over samples whose pixels are counted.
+
+    overlaps: (N, 4), of `overlap_counts`
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import pooled_overlap
+    >>> pooled_overlap(np.array([[3, 1, 2, 1]]))  # of 3 pixels 1 is abnormal, and 2 are positive
+    {'dice': 0.6666666666666666, 'iou': 0.5}
+    """
+    _, abnormal, positive, both = overlaps.sum(0).tolist()
+    if not abnormal:
         return {"dice": None, "iou": None}
+    total = positive + abnormal
     return {"dice": 2 * both / total, "iou": both / (total - both)}
+
+
+def overlap_counts(pixels: PixelScores, positive: Array) -> Array:
+    """Counts of each sample's pixels: all, abnormal, positive, abnormal and positive, (N, 4) int.
+
+    positive: (P,) bool
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
+    >>> maps, masks = np.array([[0.9, 0.8, 0.1]]), np.array([[1, 0, 1]], bool)
+    >>> overlap_counts(PixelScores.from_maps(maps, masks), maps[0] > 0.5).tolist()
+    [[3, 2, 2, 1]]
+    """
+    ends = np.append(0, np.cumsum(pixels.counts)).tolist()
+    rows = []
+    for first, last in pairwise(ends):
+        true, hit = pixels.truth[first:last], positive[first:last]
+        rows.append((last - first, *map(np.count_nonzero, (true, hit, true & hit))))
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+class RankingMetrics(Protocol):
+    """The metrics of a ranking, wherever it lies: of a `Ranking` or an `ExternalRanking`."""
+
+    def auroc(self) -> float: ...
+    def ap(self) -> float: ...
+    def best_dice(self) -> tuple[float, float]: ...
+    def aupro(self, limit: float) -> float: ...
+
+
+class Pixels(Protocol):
+    """Scores and truth of the pixels of N samples: in memory (`PixelScores`), or read in blocks.
+
+    counts: (N,) int, pixels of each sample
+    """
+
+    @property
+    def counts(self) -> Array: ...
+
+    def blocks(self) -> Iterator[PixelScores]:
+        """All samples, some consecutive ones at a time, with components of their own numbers."""
+        ...
+
+    def take(self, samples: Sequence[int]) -> PixelScores:
+        """Some samples, in this order."""
+        ...
+
+    def ranking(self, selected: Array | None = None) -> RankingMetrics | None:
+        """The ranking of the pixels of selected samples (N,) bool; None for all. None where they
+        lack abnormal or normal pixels."""
+        ...
+
+    def order_statistics(
+        self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None
+    ) -> Array:
+        """The scores at some ranks, in ascending order from 0 on, of the pixels of that truth in
+        the selected samples (N,) bool; None for all."""
+        ...
+
+    def distinct_abnormal(self, most: int) -> Array:
+        """The distinct scores of abnormal pixels, ascending; of more than `most` so many, evenly
+        spread by their places."""
+        ...
+
+
+def evenly_spread(size: int, most: int) -> Array:
+    """Places 0..size-1, or `most` of them that are evenly spread.
+
+    >>> from adbench.benchmark.evaluation.metrics.ranking import evenly_spread
+    >>> evenly_spread(9, 3).tolist(), evenly_spread(2, 3).tolist()
+    ([0, 4, 8], [0, 1])
+    """
+    if size <= most:
+        return np.arange(size)
+    return np.linspace(0, size - 1, most).round().astype(int)
 
 
 @dataclass(frozen=True)
@@ -227,6 +323,61 @@ class PixelScores:
     def component_share(self) -> Array:
         """One over the size of its component, for each abnormal pixel in order, (Q,)."""
         return 1 / component_sizes(self.component)[self.component]
+
+    def blocks(self) -> Iterator[PixelScores]:
+        """All samples at once, for they are in memory."""
+        yield self
+
+    def take(self, samples: Sequence[int]) -> PixelScores:
+        """Some samples, in this order; components are numbered anew."""
+        rows = [self._rows[i] for i in samples]
+        components, number = list[Array](), 0
+        for component in (self.component[self._abnormal_rows[i]] for i in samples):
+            if component.size:
+                components.append(component - int(component.min()) + number)
+                number = int(components[-1].max()) + 1
+        return PixelScores(
+            _concatenate([self.score[row] for row in rows], self.score.dtype),
+            _concatenate([self.truth[row] for row in rows], np.dtype(bool)),
+            self.counts[list(samples)],
+            _concatenate(components, np.dtype(np.int64)),
+        )
+
+    def ranking(self, selected: Array | None = None) -> Ranking | None:
+        """The ranking of the pixels of selected samples (N,) bool; None for all."""
+        if selected is None:
+            return Ranking.from_scores(self.score, self.truth, self.component_share)
+        rows = np.repeat(selected, self.counts)
+        return Ranking.from_scores(self.score[rows], self.truth[rows])
+
+    def order_statistics(
+        self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None
+    ) -> Array:
+        """The scores at some ranks of the pixels of that truth in the selected samples."""
+        chosen: Any = ... if samples is None else np.repeat(samples, self.counts)
+        if truth is not None:
+            chosen = self.truth == truth if samples is None else chosen & (self.truth == truth)
+        scores = self.score[chosen]
+        if len(ranks) < MANY_RANKS:
+            return np.partition(scores, ranks)[ranks] if len(ranks) else scores[:0]
+        return np.sort(scores)[ranks]
+
+    def distinct_abnormal(self, most: int) -> Array:
+        """The distinct scores of abnormal pixels, ascending; `most` of more."""
+        distinct = np.unique(self.score[self.truth])
+        return distinct[evenly_spread(distinct.size, most)]
+
+    @cached_property
+    def _rows(self) -> list[slice]:
+        """Where the pixels of each sample lie."""
+        ends = np.cumsum(self.counts)
+        return [slice(*pair) for pair in pairwise([0, *ends.tolist()])]
+
+    @cached_property
+    def _abnormal_rows(self) -> list[slice]:
+        """Where they lie among the abnormal ones."""
+        ends = np.cumsum([np.count_nonzero(self.truth[row]) for row in self._rows]).tolist()
+        return [slice(*pair) for pair in pairwise([0, *ends])]
 
     @classmethod
     def from_maps(
@@ -257,6 +408,66 @@ class PixelScores:
                 [offset + labels for offset, labels in zip(offsets[:-1], components, strict=True)]
             ),
         )
+
+
+class SelectedPixels:
+    """The pixels of some of the samples of a `Pixels`, which are one themselves.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, SelectedPixels
+    >>> maps = np.arange(6.0).reshape(3, 2)
+    >>> pixels = SelectedPixels(PixelScores.from_maps(maps, maps > 3), np.array([1, 0, 1], bool))
+    >>> pixels.counts.tolist(), pixels.take([1]).score.tolist()
+    ([2, 2], [4.0, 5.0])
+    """
+
+    def __init__(self, pixels: Pixels, selected: Array) -> None:
+        """selected: (N,) bool"""
+        self._pixels, self._selected = pixels, np.asarray(selected, bool)
+        self._index = np.flatnonzero(selected).tolist()
+        self.counts = pixels.counts[self._selected]
+
+    def take(self, samples: Sequence[int]) -> PixelScores:
+        """Some of the selected samples, in this order."""
+        return self._pixels.take([self._index[i] for i in samples])
+
+    def blocks(self) -> Iterator[PixelScores]:
+        """The selected samples, some at a time."""
+        first = 0
+        for block in self._pixels.blocks():
+            last = first + len(block.counts)
+            chosen = np.flatnonzero(self._selected[first:last]).tolist()
+            if chosen:
+                yield block.take(chosen)
+            first = last
+
+    def ranking(self, selected: Array | None = None) -> RankingMetrics | None:
+        """The ranking of the pixels of all selected samples, or of some of these."""
+        return self._pixels.ranking(self._among(selected))
+
+    def order_statistics(
+        self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None
+    ) -> Array:
+        """The scores at some ranks of the pixels of that truth in the selected samples."""
+        return self._pixels.order_statistics(ranks, truth=truth, samples=self._among(samples))
+
+    def distinct_abnormal(self, most: int) -> Array:
+        """The distinct scores of abnormal pixels, ascending; `most` of more."""
+        parts = [np.unique(block.score[block.truth]) for block in self.blocks()]
+        distinct = np.unique(_concatenate(parts, np.dtype(np.float32)))
+        return distinct[evenly_spread(distinct.size, most)]
+
+    def _among(self, samples: Array | None) -> Array:
+        """Of samples among the selected ones, which of all they are."""
+        if samples is None:
+            return self._selected
+        chosen = np.zeros(len(self._selected), bool)
+        chosen[self._index] = samples
+        return chosen
+
+
+def _concatenate(parts: Sequence[Array], dtype: Any) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype), *parts])
 
 
 class Ranking(NamedTuple):
@@ -328,21 +539,30 @@ class Ranking(NamedTuple):
 
     def auroc(self) -> float:
         """The chance that a positive outranks a negative, ties counting half."""
-        outranked = self.positive_counts * (
+        return int(self.outranked().sum()) / (2 * self.positives * self.negatives)
+
+    def outranked(self) -> Array:
+        """Twice the negatives that the positives at each score outrank, ties counting half."""
+        return self.positive_counts * (
             2 * self.negatives - self.false_positives_above - self.false_positives
         )
-        return int(outranked.sum()) / (2 * self.positives * self.negatives)
 
     def ap(self) -> float:
         """Average precision: the mean over positives of the precision at their score."""
-        precision = self.true_positives / (self.true_positives + self.false_positives)
-        return float((self.positive_counts * precision).sum() / self.positives)
+        return float(self.precision_sums().sum() / self.positives)
 
-    def best_dice(self) -> tuple[float, float]:
-        """The highest Dice (F1) over all thresholds, and that threshold; above it is positive."""
-        dice = (
-            2 * self.true_positives / (self.true_positives + self.false_positives + self.positives)
-        )
+    def precision_sums(self) -> Array:
+        """The precision at each score, once for each positive there."""
+        precision = self.true_positives / (self.true_positives + self.false_positives)
+        return self.positive_counts * precision
+
+    def best_dice(self, positives: int | None = None) -> tuple[float, float]:
+        """The highest Dice (F1) over all thresholds, and that threshold; above it is positive.
+
+        positives: how many there are, where these are not all scores; None for all
+        """
+        positives = self.positives if positives is None else positives
+        dice = 2 * self.true_positives / (self.true_positives + self.false_positives + positives)
         best = int(dice.argmax())
         return float(dice[best]), float(np.nextafter(self.thresholds[best], -np.inf))
 
@@ -363,10 +583,14 @@ class Ranking(NamedTuple):
         A positive pixel adds its share at all rates past its own; where it ties with negatives the
         curve rises in a straight line, which `limit` may cut.
         """
+        area = self.component_areas(limit).sum()
+        return float(area / self.component_shares.sum() / limit)
+
+    def component_areas(self, limit: float) -> Array:
+        """What the positives at each score add to the area, weighted by their shares."""
         low = self.false_positives_above / self.negatives
         area = area_gain(low, self.false_positives / self.negatives, limit)
-        shares = self.component_shares
-        return float((shares * area).sum() / shares.sum() / limit)
+        return self.component_shares * area
 
 
 def area_gain(low: Array, high: Array, limit: float) -> Array:

@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 
 import numpy as np
 
 from ..metrics.connected_components import Array
-from ..metrics.ranking import PixelScores
+from ..metrics.ranking import Pixels
 from .histogram_bootstrap import binned_metrics, bootstrap_ranking_metrics
 
 MIN_GROUPS = 5
@@ -31,6 +30,9 @@ MIN_GROUPS = 5
 REPLICATES = 2000
 """Resamples of which every interval is made."""
 
+VALUES_AT_A_TIME = 2**24
+"""Counts of groups in draws that are numbers of eight bytes at a time."""
+
 
 @dataclass(frozen=True)
 class Resamples:
@@ -38,14 +40,14 @@ class Resamples:
 
     groups: the G distinct names, sorted, so that the order of samples does not matter
     group_index: (N,) int, each sample's group
-    counts: (B, G) float64, how often a draw holds a group; B is 0 where groups are too few
+    counts: (B, G) uint16, how often a draw holds a group; B is 0 where groups are too few
 
     >>> from adbench.benchmark.evaluation.statistics.bootstrap import Resamples
     >>> resamples = Resamples.from_groups(["b", "a", "c", "d", "e", "a"], replicates=3)
     >>> resamples.groups, resamples.group_index.tolist()
     (('a', 'b', 'c', 'd', 'e'), [1, 0, 2, 3, 4, 0])
     >>> resamples.counts.sum(1).tolist()
-    [5.0, 5.0, 5.0]
+    [5, 5, 5]
     """
 
     groups: tuple[str, ...]
@@ -63,17 +65,23 @@ class Resamples:
         names, group_index = np.unique(np.asarray(groups, str), return_inverse=True)
         size = len(names)
         if size < MIN_GROUPS:
-            return cls(tuple(names.tolist()), group_index, np.zeros((0, size)))
-        draws = random_integers(stream_name, replicates * size, size)
-        cells = np.repeat(np.arange(replicates), size) * size + draws
-        counts = np.bincount(cells, minlength=replicates * size).reshape(replicates, size)
-        return cls(tuple(names.tolist()), group_index, counts.astype(np.float64))
+            return cls(tuple(names.tolist()), group_index, np.zeros((0, size), np.uint16))
+        counts = np.zeros((replicates, size), np.uint16)
+        stream = random_stream(stream_name)
+        for row in counts:
+            row[:] = np.bincount(_integers(stream, size, size), minlength=size)
+        return cls(tuple(names.tolist()), group_index, counts)
 
     def sums(self, values: Array) -> Array:
         """The sums of per-sample values (N, K) over every draw, (B, K)."""
         group_sums = np.zeros((len(self.groups), values.shape[1]))
         np.add.at(group_sums, self.group_index, values)
-        return self.counts @ group_sums
+        step = max(1, VALUES_AT_A_TIME // max(1, len(self.groups)))
+        parts = [
+            self.counts[i : i + step].astype(np.float64) @ group_sums
+            for i in range(0, len(self.counts), step)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, values.shape[1]))
 
 
 def random_integers(stream_name: str, count: int, below: int) -> Array:
@@ -85,8 +93,22 @@ def random_integers(stream_name: str, count: int, below: int) -> Array:
     >>> random_integers("bootstrap", 5, 10).tolist()
     [5, 0, 5, 4, 3]
     """
-    seed = int.from_bytes(blake2b(stream_name.encode(), digest_size=16).digest(), "big")
-    raw = np.random.PCG64(seed).random_raw(count)  # raw bits never change with numpy
+    return _integers(random_stream(stream_name), count, below)
+
+
+def random_stream(name: str) -> np.random.PCG64:
+    """The stream of that name, of raw bits, which never change with numpy.
+
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import random_stream
+    >>> int(random_stream("bootstrap").random_raw()) >> 32
+    2181818344
+    """
+    seed = int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "big")
+    return np.random.PCG64(seed)
+
+
+def _integers(stream: np.random.PCG64, count: int, below: int) -> Array:
+    raw = stream.random_raw(count)
     return ((raw >> np.uint64(32)) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
 
 
@@ -250,7 +272,7 @@ def bootstrap_image_metrics(score: Array, label: Array, resamples: Resamples) ->
     step = max(1, 2**20 // max(1, score.size))
     blocks = []
     for i in range(0, len(resamples.counts), step):
-        times = resamples.counts[i : i + step, group_index]
+        times = resamples.counts[i : i + step, group_index].astype(np.float64)
         positives, negatives = times * label, times * ~label
         if len(start) < score.size:
             positives = np.add.reduceat(positives, start, axis=1)
@@ -272,50 +294,30 @@ def _fpr95(positives: Array, negatives: Array) -> Array:
 
 
 def bootstrap_pixel_metrics(
-    pixels: PixelScores, resamples: Resamples, positive: Array | None, label: Array | None = None
+    pixels: Pixels, resamples: Resamples, overlaps: Array | None, label: Array | None = None
 ) -> dict[str, Array]:
     """Pixel metrics on every resample, (B,) each: `bootstrap_ranking_metrics`, from histograms;
     and those of `bootstrap_overlap_metrics`, which are exact.
 
-    positive: (P,) bool, the pixels above the threshold; None without one
+    overlaps: (N, 4), of `overlap_counts`; None without a threshold
     label: (N,) bool; with it healthy_fp too
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
     >>> from adbench.benchmark.evaluation.statistics.bootstrap import (
     ...     Resamples, bootstrap_pixel_metrics)
     >>> maps = np.random.default_rng(0).random((6, 4, 4))
     >>> pixels = PixelScores.from_maps(maps, maps > 0.8)
     >>> resamples = Resamples.from_groups([*"abcdef"], replicates=10)
-    >>> replicates = bootstrap_pixel_metrics(pixels, resamples, pixels.score > 0.8)
+    >>> overlaps = overlap_counts(pixels, pixels.score > 0.8)
+    >>> replicates = bootstrap_pixel_metrics(pixels, resamples, overlaps)
     >>> [*replicates], float(replicates["dice"].min())
     (['auroc', 'ap', 'dice_oracle', 'aupro30', 'aupro05', 'dice', 'iou'], 1.0)
     """
     replicates = bootstrap_ranking_metrics(pixels, resamples.group_index, resamples.counts)
-    if positive is not None:
-        counts = overlap_counts(pixels, positive)
-        replicates |= bootstrap_overlap_metrics(counts, resamples, label)
+    if overlaps is not None:
+        replicates |= bootstrap_overlap_metrics(overlaps, resamples, label)
     return replicates
-
-
-def overlap_counts(pixels: PixelScores, positive: Array) -> Array:
-    """Counts of each sample's pixels: all, abnormal, positive, abnormal and positive, (N, 4) int.
-
-    positive: (P,) bool
-
-    >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
-    >>> from adbench.benchmark.evaluation.statistics.bootstrap import overlap_counts
-    >>> maps, masks = np.array([[0.9, 0.8, 0.1]]), np.array([[1, 0, 1]], bool)
-    >>> overlap_counts(PixelScores.from_maps(maps, masks), maps[0] > 0.5).tolist()
-    [[3, 2, 2, 1]]
-    """
-    ends = np.append(0, np.cumsum(pixels.counts)).tolist()
-    rows = []
-    for first, last in pairwise(ends):
-        true, hit = pixels.truth[first:last], positive[first:last]
-        rows.append((last - first, *map(np.count_nonzero, (true, hit, true & hit))))
-    return np.array(rows, np.int64).reshape(-1, 4)
 
 
 def bootstrap_overlap_metrics(

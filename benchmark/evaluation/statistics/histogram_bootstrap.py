@@ -10,12 +10,11 @@ Letters: P pixels, G groups, B replicates, K bins.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 
 from ..metrics.connected_components import Array
-from ..metrics.ranking import PixelScores, area_gain
+from ..metrics.ranking import Pixels, area_gain
 
 BIN_COUNT = 1024
 """Bins of a histogram, about."""
@@ -29,7 +28,7 @@ FIXED_POINT_UNIT = 2.0**-30
 
 
 def bootstrap_ranking_metrics(
-    pixels: PixelScores, group_index: Array, draw_counts: Array
+    pixels: Pixels, group_index: Array, draw_counts: Array
 ) -> dict[str, Array]:
     """auroc, ap, aupro30, aupro05 and dice_oracle on every resample, (B,) each.
 
@@ -38,7 +37,7 @@ def bootstrap_ranking_metrics(
     about 1e-3 of its own and the others by less.
 
     group_index: (N,) int, the group of each sample
-    draw_counts: (B, G) float64, how often each group is drawn
+    draw_counts: (B, G), how often each group is drawn
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
@@ -55,7 +54,7 @@ def bootstrap_ranking_metrics(
     edges = _bin_edges(pixels)
     total = np.zeros((3, len(draw_counts), len(edges)))
     for first, histograms in _group_histograms(pixels, group_index, draw_counts.shape[1], edges):
-        drawn = draw_counts[:, first : first + histograms.shape[1]]
+        drawn = draw_counts[:, first : first + histograms.shape[1]].astype(np.float64)
         for row, histogram in zip(total, histograms, strict=True):
             row += drawn @ histogram
     tied = np.append(edges[1:] == np.nextafter(edges[:-1], np.inf), True)  # the last is the maximum
@@ -109,54 +108,53 @@ def binned_metrics(
 
 
 def _group_histograms(
-    pixels: PixelScores, group_index: Array, groups: int, edges: Array
+    pixels: Pixels, group_index: Array, groups: int, edges: Array
 ) -> Iterator[tuple[int, Array]]:
     """Histograms of positives, negatives and shares, block of groups by block.
 
     Yields (first group, (3, block, K)), the highest bin first.
     """
-    ends = np.append(0, np.cumsum(pixels.counts)).tolist()
-    true = [np.count_nonzero(pixels.truth[i:j]) for i, j in pairwise(ends)]
-    before = np.append(0, np.cumsum(true)).tolist()
     order = np.argsort(group_index, kind="stable")
     samples = np.split(order, np.cumsum(np.bincount(group_index, minlength=groups))[:-1])
-    share = pixels.component_share
     for first in range(0, groups, GROUP_BLOCK):
         histograms = np.zeros((3, min(GROUP_BLOCK, groups - first), len(edges)))
         for row, members in enumerate(samples[first : first + GROUP_BLOCK]):
             for i in members.tolist():
-                score = pixels.score[ends[i] : ends[i + 1]]
-                truth = pixels.truth[ends[i] : ends[i + 1]]
+                sample = pixels.take([i])
+                score, truth = sample.score, sample.truth
                 histograms[1, row] += _histogram(score[~truth], edges)
-                if before[i] == before[i + 1]:
+                if not truth.any():
                     continue
                 bins = np.maximum(np.searchsorted(edges, score[truth], "right") - 1, 0)
                 histograms[0, row] += np.bincount(bins, minlength=len(edges))
-                weight = share[before[i] : before[i + 1]]
+                weight = sample.component_share
                 histograms[2, row] += np.bincount(bins, weight, minlength=len(edges))
         histograms[2] = np.round(histograms[2] / FIXED_POINT_UNIT) * FIXED_POINT_UNIT
         yield first, np.ascontiguousarray(histograms[:, :, ::-1])
 
 
-def _bin_edges(pixels: PixelScores) -> Array:
+def _bin_edges(pixels: Pixels) -> Array:
     """Lower edges of the bins, ascending; a value with a bin of its own ends right after it.
 
     The highest abnormal pixels have one each, for they weigh most in ap. Other edges lie between
     two scores: a bin that began at an abnormal pixel would rank it lowest.
     """
     edges = []
-    for score, top in (
-        (pixels.score[pixels.truth], BIN_COUNT // 2),
-        (pixels.score[~pixels.truth], 0),
-    ):
-        if score.size:
-            score.sort()
-            ranks = np.linspace(0, score.size - 1, BIN_COUNT // 2).round().astype(np.int64)
-            value, times = np.unique(score[ranks], return_counts=True)
-            single = np.concatenate([value[times > 1], score[max(0, score.size - top) :][:top]])
-            between = score[ranks] / 2 + score[np.maximum(ranks - 1, 0)] / 2
-            after = np.nextafter(single, np.inf, dtype=score.dtype)
-            edges += [between, single, after, score[-1:]]
+    abnormal = sum(int(np.count_nonzero(block.truth)) for block in pixels.blocks())
+    sizes = {True: abnormal, False: int(pixels.counts.sum()) - abnormal}
+    for truth, top in ((True, BIN_COUNT // 2), (False, 0)):
+        if size := sizes[truth]:
+            ranks = np.linspace(0, size - 1, BIN_COUNT // 2).round().astype(np.int64)
+            highest = np.arange(max(0, size - top), size)[:top]
+            wanted = np.concatenate([ranks, np.maximum(ranks - 1, 0), highest, [size - 1]])
+            values = pixels.order_statistics(wanted.astype(np.int64), truth=truth)
+            at, before, tops, last = np.split(
+                values, [ranks.size, 2 * ranks.size, 2 * ranks.size + highest.size]
+            )
+            value, times = np.unique(at, return_counts=True)
+            single = np.concatenate([value[times > 1], tops])
+            after = np.nextafter(single, np.inf, dtype=values.dtype)
+            edges += [at / 2 + before / 2, single, after, last]
     return np.unique(np.concatenate(edges))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
-WIDTH, HEIGHT = 560, 300
+WIDTH, HEIGHT = 430, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 34, 12, 44
 """Points, 72 in an inch: the size of a chart, and its margins."""
 
@@ -158,7 +158,7 @@ def new_chart(name: str, title: str, about: str, x_title: str, y_title: str) -> 
     >>> from adbench.benchmark.report.html.chart import new_chart
     >>> chart = new_chart("recall", "Recall", "Recall over threshold.", "threshold", "recall")
     >>> chart.axes.get_xlabel(), (chart.figure.get_size_inches() * 72).tolist()
-    ('threshold', [560.0, 300.0])
+    ('threshold', [430.0, 270.0])
     """
     from matplotlib.figure import Figure
 

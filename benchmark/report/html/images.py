@@ -1,7 +1,7 @@
-"""Images of the page: tiles cut from the sheets of several methods, side by side, as data URIs.
+"""Images of the page, as data URIs, within a budget; and the files that they are read from.
 
-The layout in a sheet has the position of each tile; a sheet without one is shown whole. Windows are
-the sheets' own: values from 0 to 1, and each method's maps from 0 to what is named above them.
+Samples are cut from the contact sheet of a method, whose layout has the position of each image;
+other files are shown whole. Each file must be the one that its record names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 IMAGE_BYTES = 12_000_000
 """Bytes of images in the page, at most; those beyond are left out."""
-
-SHARED_COLUMNS = ("input", "truth", "without anomaly")
-METHOD_COLUMNS = ("reconstruction", "map")
 
 
 @dataclass
@@ -76,171 +72,72 @@ class EmbeddedImage:
 
 
 @dataclass(frozen=True)
-class ImageGrid:
-    """A grid of images: a row per sample, columns of the sample and of each method.
-
-    columns: (method, title), the method empty for what all methods share
-    rows: (key, caption, images) of each sample, None where a method has no image
-
-    >>> from adbench.benchmark.report.html.images import ImageGrid
-    >>> grid = ImageGrid([("", "input"), ("AnoDDPM", "map")], [("a", "tumour", [None, None])])
-    >>> [f"{method} {title}".strip() for method, title in grid.columns]
-    ['input', 'AnoDDPM map']
-    """
-
-    columns: list[tuple[str, str]]
-    rows: list[tuple[str, str, list[EmbeddedImage | None]]]
-
-
-@dataclass(frozen=True)
-class SampleImages:
-    """The images of a leaderboard.
-
-    gallery: the same samples of every method
-    sheets: whole files, of galleries without a layout and of each method's worst mistakes
-    disagreements: samples that methods rank most differently
-
-    >>> from adbench.benchmark.report.html.images import ImageGrid, SampleImages
-    >>> SampleImages(ImageGrid([], []), []).empty
-    True
-    """
-
-    gallery: ImageGrid
-    sheets: list[EmbeddedImage]
-    disagreements: ImageGrid = field(default_factory=lambda: ImageGrid([], []))
-
-    @property
-    def empty(self) -> bool:
-        return not self.gallery.rows and not self.sheets and not self.disagreements.rows
-
-
-def sample_images(rows: Sequence[Entry], folder: Path, budget: ImageBudget) -> SampleImages:
-    """Return the gallery of entries: of each sample input and truth, then each method's images.
-
-    folder: of the images      budget: for the images that the page may hold
-
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> import numpy as np
-    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample, write_sheet
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.images import ImageBudget, sample_images
-    >>> x = np.zeros((1, 8, 8))
-    >>> with TemporaryDirectory() as folder:
-    ...     write_sheet(Path(folder) / "anoddpm-brats-0.png", [DisplayedSample("a", x, map=x[0])])
-    ...     images = sample_images(example_leaderboard().done, Path(folder), ImageBudget())
-    >>> images.gallery.columns
-    [('', 'input'), ('AnoDDPM', 'map, 0 to 1')]
-    """
-    sheets = [
-        (row, sheet) for row in rows if (sheet := open_sheet(folder, row, budget)) is not None
-    ]
-    tiled = [(row, sheet) for row, sheet in sheets if sheet.layout]
-    samples = {s["key"]: s["caption"] for _, sheet in tiled for s in sheet.layout["rows"]}
-    table = image_grid(tiled, samples, METHOD_COLUMNS, budget)
-    whole = [
-        EmbeddedImage(budget.inline(sheet.png, sheet.name), sheet.name, f"Sheet of {row.name}")
-        for row, sheet in sheets
-        if not sheet.layout
-    ]
-    for row in rows:
-        if (sheet := open_sheet(folder, row, budget, ".worst")) is not None:
-            about = f"Worst misses and false alarms of {row.name}"
-            whole.append(EmbeddedImage(budget.inline(sheet.png, sheet.name), sheet.name, about))
-    return SampleImages(table, whole)
-
-
-def image_grid(
-    tiled: Sequence[tuple[Entry, Sheet]],
-    samples: Mapping[str, str],
-    own: Sequence[str],
-    budget: ImageBudget,
-) -> ImageGrid:
-    """Return a grid with the shared columns once, and with columns of each method.
-
-    tiled: entries and their sheets      samples: captions by key
-    own: columns that each method has for itself      budget: for the images that the page may hold
-
-    >>> from adbench.benchmark.report.html.images import ImageBudget, image_grid
-    >>> image_grid([], {"a": "tumour"}, ("map",), ImageBudget()).rows
-    [('a', 'tumour', [])]
-    """
-    columns: list[tuple[str, str, list[Sheet]]] = []
-    for name in SHARED_COLUMNS:
-        have = [sheet for _, sheet in tiled if name in sheet.layout["columns"]]
-        columns += [("", name, have)] if have else []
-    for row, sheet in tiled:
-        for name in own:
-            if name in sheet.layout["columns"]:
-                window = f", 0 to {sheet.layout['window']:.3g}" if name == "map" else ""
-                columns.append((row.name, name + window, [sheet]))
-    table = []
-    for key, caption in samples.items():
-        cells = [_first_tile(sheets, key, head, who, budget) for who, head, sheets in columns]
-        table.append((key, caption, cells))
-    return ImageGrid([(who, head) for who, head, _ in columns], table)
-
-
-@dataclass(frozen=True)
 class Sheet:
-    """An image file of an entry; layout says where its tiles are, and is empty where it has none.
+    """The contact sheet of a method, as `write_contact_sheet` wrote it.
 
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> import numpy as np
-    >>> from adbench.benchmark.figures.sample_sheet import DisplayedSample, write_sheet
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.images import ImageBudget, Sheet, open_sheet
-    >>> with TemporaryDirectory() as folder:
-    ...     sample = DisplayedSample("a", np.zeros((1, 8, 8)))
-    ...     write_sheet(Path(folder) / "anoddpm-brats-0.png", [sample])
-    ...     sheet = open_sheet(Path(folder), example_leaderboard().done[0], ImageBudget())
-    >>> list(sheet.layout["columns"]), sheet.tile("a", "input")[1:4], sheet.tile("a", "map")
-    (['input'], b'PNG', None)
+    name: of its file        samples: caption, whether abnormal, tags and boxes of each, by key
+    levels: whose maps it has        chosen: one of them
+    top: the map's value of the highest grey value
+
+    >>> from PIL import Image
+    >>> from adbench.benchmark.report.html.images import Sheet
+    >>> samples = {"a": {"boxes": {"input": [0, 0, 2, 1]}}}
+    >>> sheet = Sheet("a", Image.new("L", (2, 1)), samples, [], 0, 1)
+    >>> sheet.tile("a", "input").size, sheet.tile("a", "truth")
+    ((2, 1), None)
     """
 
     name: str
-    png: bytes
     image: Image
-    layout: dict[str, Any]
+    samples: dict[str, dict[str, Any]]
+    levels: list[int]
+    chosen: int
+    top: float
 
-    def tile(self, key: str, column: str) -> bytes | None:
-        """One tile as a PNG at the resolution of its data; None where there is none."""
-        sample = next((s for s in self.layout["rows"] if s["key"] == key), None)
-        if sample is None or column not in self.layout["columns"]:
+    def tile(self, key: str, column: str) -> Image | None:
+        """One image of a sample; None where there is none."""
+        box = self.samples.get(key, {"boxes": {}})["boxes"].get(column)
+        if box is None:
             return None
-        left, top = self.layout["columns"][column], sample["top"]
-        wide, high = sample["size"]
-        tile = self.image.crop((left, top, left + wide, top + high))
-        by = self.layout["enlarged"]
-        if column != "truth" and by > 1:  # the outline of the mask is finer than a pixel
-            tile = tile.resize((wide // by, high // by), resample=0)
-        out = io.BytesIO()
-        tile.save(out, format="PNG")
-        return out.getvalue()
+        left, top, wide, high = box
+        return self.image.crop((left, top, left + wide, top + high))
 
 
-def _first_tile(
-    sheets: Sequence[Sheet], key: str, head: str, who: str, budget: ImageBudget
-) -> EmbeddedImage | None:
-    column = head.split(",")[0]
-    for sheet in sheets:
-        png = sheet.tile(key, column)
-        if png is not None:
-            about = f"{column} of {key}" + (f" by {who}" if who else "")
-            return EmbeddedImage(budget.inline(png, sheet.name), sheet.name, about)
-    return None
+def open_contact_sheet(folder: Path, row: Entry, budget: ImageBudget) -> Sheet | None:
+    """The contact sheet of an entry; None where there is none, it is damaged, or of an older kind.
+
+    budget: where a damaged file is named
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.images import ImageBudget, open_contact_sheet
+    >>> entry = example_leaderboard().done[0]
+    >>> open_contact_sheet(Path("no/images"), entry, ImageBudget()) is None
+    True
+    """
+    opened = open_image(folder, row, budget, ".contact")
+    if opened is None:
+        return None
+    name, _, image = opened
+    facts = _check_layout(getattr(image, "text", {}).get(LAYOUT, ""), image.size)
+    if not facts:
+        return None
+    mode = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    return Sheet(name, mode, facts["samples"], facts["levels"], facts["chosen"], facts["top"])
 
 
-def open_sheet(folder: Path, row: Entry, budget: ImageBudget, kind: str = "") -> Sheet | None:
-    """The image file of an entry; None where there is none, or it is damaged.
+def open_image(
+    folder: Path, row: Entry, budget: ImageBudget, kind: str = ""
+) -> tuple[str, bytes, Image] | None:
+    """The name, the bytes and the image of a file of an entry; None where there is none, or it is
+    damaged.
 
     budget: where a damaged file is named        kind: "", ".worst" or ".contact"
 
     >>> from pathlib import Path
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.images import ImageBudget, open_sheet
-    >>> open_sheet(Path("no/images"), example_leaderboard().done[0], ImageBudget()) is None
+    >>> from adbench.benchmark.report.html.images import ImageBudget, open_image
+    >>> open_image(Path("no/images"), example_leaderboard().done[0], ImageBudget()) is None
     True
     """
     from PIL import Image
@@ -253,7 +150,6 @@ def open_sheet(folder: Path, row: Entry, budget: ImageBudget, kind: str = "") ->
         png = read_sealed(row.record, path)
         image = Image.open(io.BytesIO(png))
         image.load()
-        layout = _check_layout(getattr(image, "text", {}).get(LAYOUT, ""), image.size)
     except FileNotFoundError:
         return None
     except DamagedFile as error:
@@ -264,31 +160,36 @@ def open_sheet(folder: Path, row: Entry, budget: ImageBudget, kind: str = "") ->
         message = f"{path} is no whole image ({reason}): the same `adbench run` writes it again"
         budget.damaged[message] = None
         return None
-    return Sheet(path.name, png, image if image.mode == "RGB" else image.convert("RGB"), layout)
+    return path.name, png, image
 
 
 def _check_layout(text: str, size: tuple[int, int]) -> dict[str, Any]:
-    """The layout; empty where it is incomplete or does not fit a sheet of this size."""
+    """The layout of a contact sheet; empty where it is incomplete or does not fit its image."""
     try:
         layout = json.loads(text)
-        columns = {str(name): int(x) for name, x in layout["columns"].items()}
-        rows = [
-            {
-                "key": str(row["key"]),
-                "caption": str(row["caption"]),
-                "top": int(row["top"]),
-                "size": (int(row["size"][0]), int(row["size"][1])),
+        samples = {
+            str(sample["key"]): {
+                "caption": str(sample["caption"]),
+                "abnormal": bool(sample["abnormal"]),
+                "tags": {str(tag): str(value) for tag, value in sample["tags"].items()},
+                "boxes": {str(name): [*map(int, box)] for name, box in sample["boxes"].items()},
             }
-            for row in layout["rows"]
-        ]
-        by, window = int(layout["enlarged"]), float(layout["window"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            for sample in layout["samples"]
+        }
+        levels, top = [*map(int, layout["levels"])], float(layout["top"])
+        chosen = int(layout["chosen"])
+    except (KeyError, TypeError, ValueError, AttributeError):
         return {}
-    inside = all(
-        x >= 0 and x + row["size"][0] <= size[0] and 0 <= row["top"] <= size[1] - row["size"][1]
-        for row in rows
-        for x in columns.values()
+    boxes = [box for sample in samples.values() for box in sample["boxes"].values()]
+    fits = all(
+        len(box) == 4
+        and min(box[:2]) >= 0
+        and min(box[2:]) >= 1
+        and box[0] + box[2] <= size[0]
+        and box[1] + box[3] <= size[1]
+        for box in boxes
     )
-    small = all(min(row["size"]) >= by >= 1 for row in rows)
-    layout = {"columns": columns, "rows": rows, "enlarged": by, "window": window}
-    return layout if inside and small else {}
+    whole = all("input" in sample["boxes"] for sample in samples.values())
+    if not (fits and whole and chosen in levels):
+        return {}
+    return {"samples": samples, "levels": levels, "chosen": chosen, "top": top}

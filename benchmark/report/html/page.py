@@ -7,71 +7,103 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...leaderboard.columns import TITLES, reason_text
 from ...leaderboard.leaderboard import Leaderboard, profile_and_seed
+from ...leaderboard.names import with_distinct_names
 from ...leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
 from ...leaderboard.records import Record
-from .chart import DASHES, LIGHT_THEME, Chart
+from ...leaderboard.titles import SIDES
+from .answer_chart import answer_chart
+from .board_table import board_table
+from .chart import DASHES, LIGHT_THEME, STYLES, Chart, letter
 from .charts import cost_charts, sweep_charts
-from .disagreements import disagreement_grid
-from .images import IMAGE_BYTES, ImageBudget, ImageGrid, SampleImages, sample_images
+from .colour_scales import COMMON_SCALE, heat_stops, heat_tables
+from .explanations import EXPLANATIONS, GLOSSARY
+from .images import IMAGE_BYTES, ImageBudget
 from .lesion_tables import froc_chart, lesion_table
 from .pairwise import BoardComparisons, compare_board
 from .rankings import critical_difference_diagram, ranking_table
+from .samples import SamplePictures, sample_pictures
 from .tables import (
     Table,
     all_metrics_table,
     anchor,
     cost_table,
     differing,
-    main_table,
     provenance,
     seeds_table,
     strata_table,
+    value_text,
 )
+from .training_chart import training_charts, training_table
 
-NO_IMAGES = SampleImages(ImageGrid([], []), [])
 MAX_ENTRIES = 12
 """Entries of a leaderboard in its charts and images, the best; more cannot be distinguished."""
 MAX_CHARTS = 40
 """Charts on a page, about: leaderboards after those with so many have no charts and images."""
+FIRST_SAMPLES = 4
+"""Samples that are shown at first; a button shows more."""
+LONG_TABLE = 30
+"""Rows beyond which a table scrolls within its own frame, below its heads."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A part of a leaderboard that opens on a click: tables and charts under a title.
+
+    name: of its id      open: whether it is open at first
+
+    >>> from adbench.benchmark.report.html.page import Fold
+    >>> Fold("cost", "Cost").empty
+    True
+    """
+
+    name: str
+    title: str
+    note: str = ""
+    tables: list[Table] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    open: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not (self.tables or self.charts or self.warnings or self.note)
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A board on the page."""
+    """A leaderboard on the page."""
 
     id: str
     board: Leaderboard
-    metric: str
+    answer: Chart | None
     main: Table | None
     seeds: Table | None
-    tables: list[tuple[str, Table]]
-    strata: list[Table]
-    lesions: Table | None
-    froc: Chart | None
-    sweeps: list[Chart]
-    pareto: list[Chart]
-    images: SampleImages
+    folds: list[Fold]
+    pictures: SamplePictures
+    sides: tuple[str, str] | None
     missing: list[tuple[str, str, str]]
-    differing: list[str]
-    comparisons: BoardComparisons
+    facts: list[tuple[str, str]]
+    notes: list[str]
     entries_shown: int
     has_charts: bool
 
     @property
     def charts(self) -> list[Chart]:
-        froc = [self.froc] if self.froc else []
-        return [*self.sweeps, *froc, *self.pareto, *self.comparisons.histograms]
+        answer = [self.answer] if self.answer else []
+        return answer + [chart for fold in self.folds for chart in fold.charts]
 
 
 class Page(NamedTuple):
     """The HTML page, whole in itself, and its charts by the names of their files.
+
+    pictures: of each leaderboard that has some, with its names, by the id of its section
 
     >>> from adbench.benchmark.leaderboard.example_records import example_records
     >>> from adbench.benchmark.report.html.page import Page, build_page
@@ -82,6 +114,7 @@ class Page(NamedTuple):
 
     html: str
     charts: dict[str, Chart]
+    pictures: dict[str, tuple[Leaderboard, SamplePictures]]
 
 
 def render_page(
@@ -159,11 +192,22 @@ def build_page(
         left_out=left.out,
         damaged=list(left.damaged),
         budget=f"{budget / 1e6:g}",
+        letter=letter,
+        styles=STYLES,
+        titles=TITLES,
+        explanations=EXPLANATIONS,
+        glossary=GLOSSARY,
+        heat_tables=heat_tables(),
+        heat_stops=heat_stops(),
+        common_scale=[f"{100 * share:g} %" for share in COMMON_SCALE],
+        first_samples=FIRST_SAMPLES,
+        long_table=LONG_TABLE,
         style=_read_asset(style),
         script=_read_asset(script),
         policy=_content_security_policy(style, script),
     )
-    return Page(html, charts)
+    pictures = {each.id: (each.board, each.pictures) for each in sections if each.pictures.cards}
+    return Page(html, charts, pictures)
 
 
 def _build_section(
@@ -175,32 +219,23 @@ def _build_section(
     has_charts: bool,
 ) -> _Section:
     done = bool(board.done)
-    comparisons = compare_board(board, folder, has_charts) if done else BoardComparisons()
-    best = replace(board, entries=board.done[:MAX_ENTRIES])
-    drawn = replace(best, entries=best.entries if has_charts else [])
-    strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
+    named = with_distinct_names(board)
+    comparisons = compare_board(named, folder, has_charts) if done else BoardComparisons()
+    best = replace(named, entries=named.done[:MAX_ENTRIES])
+    pictures = SamplePictures()
+    if folder and has_charts and done:
+        pictures = sample_pictures(best.done, comparisons.results, folder / "pictures", left)
+    verdicts, means, by = comparisons.verdicts, comparisons.mean_verdicts, comparisons.metric
+    record = board.entries[0].record
     return _Section(
         id=f"leaderboard-{index}",
-        board=board,
-        metric=TITLES.get(board.metric, board.metric),
-        main=main_table(board, anchors, comparisons.verdicts, comparisons.metric) if done else None,
-        seeds=seeds_table(board, anchors, comparisons.mean_verdicts, comparisons.metric)
-        if done
-        else None,
-        tables=[
-            ("Cost", cost_table(board, anchors)),
-            ("Every figure", all_metrics_table(board, anchors)),
-        ]
-        if done
-        else [],
-        strata=[table for table in strata if table],
-        lesions=lesion_table(board) if done else None,
-        froc=froc_chart(drawn),
-        sweeps=sweep_charts(drawn),
-        pareto=cost_charts(drawn),
-        images=_section_images(best, comparisons, folder / "pictures", left)
-        if folder and has_charts
-        else NO_IMAGES,
+        board=named,
+        answer=answer_chart(best) if has_charts and done else None,
+        main=board_table(named, anchors, verdicts, by) if done else None,
+        seeds=seeds_table(named, anchors, means, by) if done else None,
+        folds=_folds(board, named, anchors, comparisons, has_charts) if done else [],
+        pictures=pictures,
+        sides=SIDES.get(str(record["dataset"]["name"])),
         missing=[
             (
                 f"{row.name}, {profile_and_seed(row)}",
@@ -209,19 +244,84 @@ def _build_section(
             )
             for row in board.missing
         ],
-        differing=differing(board) if done else [],
-        comparisons=comparisons,
+        facts=_dataset_facts(board),
+        notes=board.notes + (differing(board) if done else []),
         entries_shown=len(best.entries),
         has_charts=has_charts,
     )
 
 
-def _section_images(
-    board: Leaderboard, comparisons: BoardComparisons, folder: Path, left: ImageBudget
-) -> SampleImages:
-    shown = sample_images(board.done, folder, left)
-    results = {k: rows for k, rows in comparisons.results.items() if k < len(board.done)}
-    return replace(shown, disagreements=disagreement_grid(board, results, folder, left))
+def _folds(
+    unnamed: Leaderboard,
+    board: Leaderboard,
+    anchors: Mapping[int, str],
+    comparisons: BoardComparisons,
+    has_charts: bool,
+) -> list[Fold]:
+    """What is below the board and the pictures, in order; parts that have nothing are left out.
+
+    unnamed: the leaderboard whose entries of one method share a name, over which curves are drawn
+    """
+    drawn = replace(board, entries=board.done[:MAX_ENTRIES] if has_charts else [])
+    training = training_table(unnamed)
+    shares = replace(unnamed, entries=unnamed.done[:MAX_ENTRIES] if has_charts else [])
+    strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
+    lesions, froc = lesion_table(board), froc_chart(drawn)
+    sweeps = sweep_charts(drawn)
+    matrix = comparisons.matrix
+    folds = [
+        Fold("levels", "Noise level", LEVEL_NOTE if sweeps else "", charts=sweeps, open=True),
+        Fold("quality-cost", "Quality and cost", charts=cost_charts(drawn)),
+        Fold(
+            "differences",
+            "Differences between methods",
+            "" if matrix else f"Left out: {comparisons.missing_reason}",
+            [matrix] if matrix else [],
+            warnings=comparisons.damaged,
+        ),
+        Fold(
+            "training",
+            "Training data",
+            tables=[training] if training else [],
+            charts=training_charts(shares),
+        ),
+        Fold("strata", "Strata", tables=[table for table in strata if table]),
+        Fold(
+            "lesions",
+            "Lesions",
+            tables=[lesions] if lesions else [],
+            charts=[froc] if froc else [],
+        ),
+        Fold(
+            "scores",
+            "Scores of samples",
+            SCORES_NOTE if comparisons.histograms else "",
+            charts=comparisons.histograms,
+        ),
+        Fold("cost", "Cost", tables=[cost_table(board, anchors)]),
+        Fold("metrics", "All metrics", tables=[all_metrics_table(board, anchors)]),
+    ]
+    return [fold for fold in folds if not fold.empty]
+
+
+LEVEL_NOTE = (
+    "Disc: the level that was chosen. Square: the level the paper uses. Diamond: the best level on "
+    "the test set (an optimistic upper bound; do not report it). Bars: 95 % intervals at the "
+    "chosen level."
+)
+SCORES_NOTE = "Abnormal samples above the line, normal ones below it, each as shares of their kind."
+
+
+def _dataset_facts(board: Leaderboard) -> list[tuple[str, str]]:
+    """The dataset with all of its arguments, and the protocol."""
+    record = max(
+        (entry.record for entry in board.entries),
+        key=lambda record: bool(record["dataset"]["fingerprint"]),
+    )
+    data = record["dataset"]
+    facts = [("dataset", str(data["name"]))]
+    facts += [(f"argument {name}", value_text(data["args"][name])) for name in sorted(data["args"])]
+    return [*facts, ("fingerprint", str(data["fingerprint"] or "unknown"))]
 
 
 @cache

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...leaderboard.columns import (
-    FALSE_POSITIVE_RATES,
     LEVEL_RULE_NAMES,
     LOWER_IS_BETTER,
     METRICS,
@@ -21,10 +20,6 @@ from ...leaderboard.seed_variation import COLUMN_TITLES
 from ...leaderboard.text import number_text
 from .chart import STYLES, letter
 
-MAIN_METRICS = (
-    *("image_auroc", "image_ap", "pixel_ap", "pixel_auroc", "pixel_aupro30"),
-    *("pixel_dice", "pixel_dice_oracle"),
-)
 COST_TITLES = {
     "evaluations_per_image": "evals / image",
     "gflops_per_image": "GFLOP / image",
@@ -44,6 +39,7 @@ class TableCell(NamedTuple):
     sort: what the column is sorted by, empty where there is nothing
     source: the record and the field it is from      kind: `text`, `oracle` or empty for a number
     best: whether it is shown bold
+    bar: low, value and high within the column, 0 to 100, of an interval that is drawn
 
     >>> from adbench.benchmark.report.html.tables import TableCell
     >>> TableCell("0.500", "records/a.json: metrics.pixel_ap.value = 0.5", sort="0.5").bounds
@@ -56,10 +52,13 @@ class TableCell(NamedTuple):
     bounds: str = ""
     kind: str = ""
     best: bool = False
+    bar: tuple[float, float, float] | None = None
 
 
 class ColumnHead(NamedTuple):
     """The heading of a column: its text, how it is sorted, and whether lower values are better.
+
+    key: of the column      about: what it means      hidden: whether it is hidden at first
 
     >>> from adbench.benchmark.report.html.tables import ColumnHead
     >>> ColumnHead("healthy FP", lower=True).kind
@@ -69,6 +68,9 @@ class ColumnHead(NamedTuple):
     text: str
     kind: str = "number"
     lower: bool = False
+    key: str = ""
+    about: str = ""
+    hidden: bool = False
 
 
 class TableLine(NamedTuple):
@@ -76,6 +78,7 @@ class TableLine(NamedTuple):
 
     letter, style: of the entry in charts      record: the anchor of its record
     below: the baseline that the entry is worse than, empty where it is not
+    profile: of the entry, to filter by
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.tables import TableLine, cost_table
@@ -91,6 +94,7 @@ class TableLine(NamedTuple):
     baseline: bool
     below: str
     cells: list[TableCell]
+    profile: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,57 +124,6 @@ def anchor(index: int) -> str:
     return f"record-{index}"
 
 
-def main_table(
-    board: Leaderboard, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
-) -> Table:
-    """Return the table of a leaderboard: rank, level, main metrics with intervals, two costs.
-
-    anchors: of records, by their id
-    verdicts: of entries against the best in metric `by`, by index
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.tables import main_table
-    >>> table = main_table(example_leaderboard(), {}, {}, "")
-    >>> [cell.text for cell in table.lines[0].cells]
-    ['1', 'tiny', '0', '250 val', '0.900', '0.455', '0.643', '250', '700']
-    """
-    shown = [
-        name for name in MAIN_METRICS if any(row.value(name) is not None for row in board.done)
-    ]
-    rates = [
-        name
-        for name in FALSE_POSITIVE_RATES
-        if any(_rate(e.record, name) is not None for e in board.done)
-    ]
-    heads = [
-        ColumnHead("rank"),
-        *([ColumnHead(f"against the best in {by}", "text")] if verdicts else []),
-        *(ColumnHead(word, "text") for word in ("profile", "seed", "level")),
-        *(ColumnHead(TITLES[name], lower=name in LOWER_IS_BETTER) for name in shown),
-        *(ColumnHead(TITLES[name]) for name in rates),
-        *(
-            ColumnHead(COST_TITLES[name], lower=True)
-            for name in ("evaluations_per_image", "train_steps")
-        ),
-    ]
-    best = {name: _best_value(board, name) for name in shown}
-    lines = []
-    for k, row in enumerate(board.done):
-        record = row.record
-        cells = [metric_cell(record, "rank by " + TITLES[board.metric], row.rank)]
-        cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
-        cells += [_word_cell(record, "profile"), _word_cell(record, "seed"), _level_cell(record)]
-        cells += [_interval_cell(record, name, best[name]) for name in shown]
-        cells += [metric_cell(record, f"calibration.{r}", _rate(record, r)) for r in rates]
-        cells += [_cost_cell(record, name) for name in ("evaluations_per_image", "train_steps")]
-        lines.append(_table_line(row, k, anchors, cells))
-    return Table(
-        f"Sorted by {TITLES[board.metric]}, best first; 95 % intervals beneath the figures.",
-        heads,
-        lines,
-    )
-
-
 def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     """Return every metric of every entry, at the chosen level, the published one and the oracle's.
 
@@ -191,22 +144,26 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     heads += [
         ColumnHead(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER) for name in shown
     ]
-    best = {name: _best_value(board, name) for name in shown}
+    best = {name: best_value(board, name) for name in shown}
     lines = []
     for k, row in enumerate(board.done):
         record = row.record
         cells = [
             TableCell("chosen level", kind="text"),
-            *(_interval_cell(record, n, best[n]) for n in shown),
+            *(interval_cell(record, n, best[n]) for n in shown),
         ]
-        lines.append(_table_line(row, k, anchors, cells))
+        lines.append(table_line(row, k, anchors, cells))
         for part, word in LEVEL_SETTINGS.items():
             values = record.get(part) or {}
             if values:
                 cells = [TableCell(f"{word} level {record['level'].get(word)}", kind="text")]
                 cells += [metric_cell(record, f"{part}.{name}", values.get(name)) for name in shown]
-                lines.append(_table_line(row, k, anchors, cells))
-    return Table("Every figure; the oracle level is chosen on test.", heads, lines)
+                lines.append(table_line(row, k, anchors, cells))
+    return Table(
+        "The oracle level is chosen on the test set: an upper bound, not a fair score.",
+        heads,
+        lines,
+    )
 
 
 def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
@@ -222,13 +179,13 @@ def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
         ColumnHead("device", "text")
     ]
     lines = [
-        _table_line(
+        table_line(
             row,
             k,
             anchors,
             [
-                *(_cost_cell(row.record, name) for name in COST_TITLES),
-                _word_cell(row.record, "device"),
+                *(cost_cell(row.record, name) for name in COST_TITLES),
+                word_cell(row.record, "device"),
             ],
         )
         for k, row in enumerate(board.done)
@@ -306,7 +263,7 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     }
     for word, inner in nested.items():
         facts |= {f"{word} {key}": value for key, value in sorted(inner.items())}
-    return [(key, _value_text(value)) for key, value in facts.items() if value not in (None, "")]
+    return [(key, value_text(value)) for key, value in facts.items() if value not in (None, "")]
 
 
 def differing(board: Leaderboard) -> list[str]:
@@ -366,40 +323,78 @@ def seeds_table(
         cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
         row = repeat.entries[0]
         lines.append(
-            _table_line(row, board.done.index(row), anchors, cells)._replace(name=repeat.name)
+            table_line(row, board.done.index(row), anchors, cells)._replace(name=repeat.name)
         )
-    caption = f"Over seeds: {TITLES[board.metric]} of methods that were trained more than once."
+    caption = f"{TITLES[board.metric]} over seeds, of methods that were trained more than once."
     if verdicts:
-        caption += " Differences between their means hold groups and seeds, corrected by Holm."
+        caption += (
+            " Differences between means cover the choice of groups and of seeds, corrected by Holm."
+        )
     return Table(caption, heads, lines) if lines else None
 
 
-def _table_line(
+def table_line(
     row: Entry, k: int, anchors: Mapping[int, str], cells: Sequence[TableCell]
 ) -> TableLine:
+    """The line of entry k of a leaderboard.
+
+    anchors: of records, by their id
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import table_line
+    >>> table_line(example_leaderboard().done[1], 1, {}, []).letter
+    'B'
+    """
     baseline = bool(row.record["method"]["baseline"])
     where = anchors.get(id(row.record), "")
-    return TableLine(
-        row.name, letter(k), k % STYLES, where, baseline, row.worse_than_baseline or "", list(cells)
-    )
+    below = row.worse_than_baseline or ""
+    profile = str(row.record["profile"])
+    return TableLine(row.name, letter(k), k % STYLES, where, baseline, below, list(cells), profile)
 
 
-def _best_value(board: Leaderboard, metric: str) -> float | None:
-    """The best of a column, once for all of its cells; None where nothing is compared."""
+def best_value(board: Leaderboard, metric: str) -> float | None:
+    """The best of a column, once for all of its cells; None where nothing is compared.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import best_value
+    >>> best_value(example_leaderboard(), "pixel_ap")
+    0.455
+    """
     values = [v for row in board.done if (v := row.value(metric)) is not None]
     if len(values) < 2:
         return None
     return (min if metric in LOWER_IS_BETTER else max)(values)
 
 
-def _interval_cell(record: Record, metric: str, best: float | None) -> TableCell:
+def interval_cell(
+    record: Record, metric: str, best: float | None, limits: tuple[float, float] | None = None
+) -> TableCell:
+    """The cell of a metric with its interval below it.
+
+    best: of the column, None where nothing is compared
+    limits: of the column's axis, on which the interval is drawn; None for no drawing
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.report.html.tables import interval_cell
+    >>> cell = interval_cell(example_record(), "pixel_ap", None, (0.405, 0.505))
+    >>> cell.text, cell.bounds, cell.bar
+    ('0.455', '[0.405, 0.505]', (0.0, 50.0, 100.0))
+    """
     value = metric_value(record, metric)
     low, high = (metric_value(record, metric, part) for part in ("low", "high"))
     oracle = metric == "pixel_dice_oracle"
     error = binning_error_text(record, metric).strip()
     beneath = [f"{error} binned"] if error else []
     beneath += [] if low is None or high is None else [f"[{number_text(low)}, {number_text(high)}]"]
+    bar = None
+    if limits and limits[1] > limits[0] and None not in (low, value, high):
+        low_, value_, high_ = (
+            round(100 * (float(each or 0) - limits[0]) / (limits[1] - limits[0]), 1)
+            for each in (low, value, high)
+        )
+        bar = low_, value_, high_
     return metric_cell(record, f"metrics.{metric}.value", value)._replace(
+        bar=bar,
         bounds=" ".join(beneath),
         kind="oracle" if oracle else "",
         best=value is not None and value == best and not oracle,
@@ -421,11 +416,23 @@ def metric_cell(record: Record, field: str, value: Any) -> TableCell:
     return TableCell(str(value) if whole else number_text(value), source, repr(value))
 
 
-def _rate(record: Record, name: str) -> float | None:
+def rate(record: Record, name: str) -> float | None:
+    """A rate of false alarms of a record; None where it was not measured.
+
+    >>> from adbench.benchmark.report.html.tables import rate
+    >>> rate({"calibration": {"image_fpr": 0.05}}, "image_fpr")
+    0.05
+    """
     return (record.get("calibration") or {}).get(name)
 
 
-def _cost_cell(record: Record, name: str) -> TableCell:
+def cost_cell(record: Record, name: str) -> TableCell:
+    """The cell of a cost of a record.
+
+    >>> from adbench.benchmark.report.html.tables import cost_cell
+    >>> cost_cell({"cost": {"train_steps": 12000}}, "train_steps").text
+    '12,000'
+    """
     value = (record.get("cost") or {}).get(name)
     cell = metric_cell(record, f"cost.{name}", value)
     if value is None:
@@ -433,22 +440,40 @@ def _cost_cell(record: Record, name: str) -> TableCell:
     return cell._replace(text=f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
 
 
-def _word_cell(record: Record, name: str) -> TableCell:
+def word_cell(record: Record, name: str) -> TableCell:
+    """The cell of a field of a record that is a word, or is shown as one.
+
+    >>> from adbench.benchmark.report.html.tables import word_cell
+    >>> word_cell({"profile": "tiny"}, "profile").text
+    'tiny'
+    """
     return TableCell(
-        _value_text(record.get(name, "-")), f"{_record_link(record)}: {name}", kind="text"
+        value_text(record.get(name, "-")), f"{_record_link(record)}: {name}", kind="text"
     )
 
 
-def _level_cell(record: Record) -> TableCell:
+def level_cell(record: Record) -> TableCell:
+    """The cell of the chosen noise level and of how it was chosen.
+
+    >>> from adbench.benchmark.report.html.tables import level_cell
+    >>> level_cell({"level": {"chosen": 250, "rule": "published"}}).text
+    '250 paper'
+    """
     level = record["level"]
     rule = LEVEL_RULE_NAMES.get(level["rule"], level["rule"])
     text = f"{level['chosen']} {rule}" if level["chosen"] else "-"
-    return TableCell(text, f"{_record_link(record)}: level {_value_text(level)}", kind="text")
+    return TableCell(text, f"{_record_link(record)}: level {value_text(level)}", kind="text")
 
 
 def _record_link(record: Record) -> str:
     return f"records/{record.get('file', '?')}"
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value of a record as text: JSON, but text as it is.
+
+    >>> from adbench.benchmark.report.html.tables import value_text
+    >>> value_text("demo"), value_text([1, None])
+    ('demo', '[1, null]')
+    """
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

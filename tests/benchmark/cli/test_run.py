@@ -62,7 +62,7 @@ def test_a_method_and_a_dataset_from_outside_reach_the_board(tmp_path: Path) -> 
     assert record["status"] == "ok" and record["profile"] == "tiny"
     assert record["metrics"]["image_auroc"]["value"] > 0.9
     text = board(tmp_path)["leaderboard.md"].decode()
-    assert "brightness" in text and "SYNTHETIC" in text
+    assert "brightness" in text and "synthetic" in text
     pictures = {path.name for path in (tmp_path / "out/pictures").glob("*.png")}
     for kind in (r"[0-9a-f]{8}", "contact"):
         assert len([n for n in pictures if re.search(rf"\.{kind}\.png$", n)]) == len(BASELINES) + 1

@@ -86,7 +86,7 @@ def test_a_record_holds_what_the_report_reads_and_nothing_that_json_cannot_say()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == [
         *("level", "threshold", "metrics", "at_published", "at_oracle", "sweep", "strata"),
-        *("lesions", "pixel_error", "reference", "calibration", "counts"),
+        *("metadata", "lesions", "pixel_error", "reference", "calibration", "counts"),
     ]
     assert set(result["metrics"]) == {
         *("image_auroc", "image_ap", "image_f1max", "image_fpr95", "group_auroc"),
@@ -175,7 +175,7 @@ def test_the_other_threshold_rules():
     near = row(threshold="val-bisect10")["threshold"]
     assert near == {
         "rule": "val-bisect10",
-        "value": bisect_dice_threshold(places.score, places.truth),
+        "value": bisect_dice_threshold(places),
     }
     assert row(threshold="fixed:1.5")["threshold"] == {"rule": "fixed:1.5", "value": 1.5}
     oracle = row(threshold="oracle")
@@ -187,14 +187,16 @@ def test_bisection_finds_what_the_authors_code_finds():
     """The first figures are of their code."""
     score = np.array([0.05, *np.arange(1, 10) / 10])
     truth = np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1], bool)
-    assert bisect_dice_threshold(score, truth) == 0.337939453125
+    assert bisect_dice_threshold(PixelScores.from_maps(score[None], truth[None])) == 0.337939453125
     rng = np.random.default_rng(5)
     for _ in range(50):
         truth = rng.random(2000) < rng.uniform(0.02, 0.3)
         score = np.abs(rng.normal(size=2000) + rng.uniform(1, 3) * truth)
         precision, recall, _ = precision_recall_curve(truth, score)
         most = (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
-        dice = f1_score(truth, score > bisect_dice_threshold(score, truth))
+        dice = f1_score(
+            truth, score > bisect_dice_threshold(PixelScores.from_maps(score[None], truth[None]))
+        )
         assert most - 0.01 < dice <= most + 1e-9
 
 

@@ -218,3 +218,59 @@ def test_a_team_makes_one_checkpoint_that_is_the_one_of_a_single_process(
     (path,) = tmp_path.glob("checkpoint/*/*/w")
     for key, value in load_file(tmp_path / "alone").items():
         torch.testing.assert_close(load_file(path)[key], value, rtol=1e-6, atol=1e-6)
+
+
+class SizeRecorder(Method):
+    """Stores how many samples it sees together; its networks take `batch` rows at a time."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.net, self.sizes = BatchedModule(), list[int]()
+
+    def fit(self, train: Split, calibration: Split, context: TrainingContext) -> None:
+        """Learn nothing."""
+
+    def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
+        self.sizes.append(len(x))
+        noise = rng.normal(x.shape[2:])
+        return Detection.from_map((x[:, 0] + noise).abs()[None], x[None])
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(8, [32, 32, 6]), (64, [64, 6]), (128, [70])])
+def test_shards_that_fill_a_batch_are_predicted_together(
+    batch: int, sizes: list[int], dataset: Dataset, tmp_path: Path
+) -> None:
+    """And are the same shards, whatever the batch; a batch-dependent method has one at a time."""
+    outcomes = list[dict[str, Tensor]]()
+    for rows, expected, dependent in (
+        (8, [32, 32, 6], False), (batch, sizes, False), (batch, [32, 32, 6], True)
+    ):  # fmt: skip
+        method, store = SizeRecorder(dataset.spec), MemoryStateStore()
+        method.batch_dependent = dependent
+        context = TrainingContext(batch=rows, state_store=store)
+        context.place(method)
+        facts = predict(
+            tmp_path / "maps.h5", method, dataset.test(), [0], context, name="test",
+            gallery=[1, 40, 41, 69],
+        )  # fmt: skip
+        assert method.sizes == expected and facts["samples"] == 70
+        assert sorted(store.states) == ["shard-0", "shard-32", "shard-64"]
+        assert [len(store.states[f"shard-{n}"]["score"][0]) for n in (0, 32, 64)] == [32, 32, 6]
+        with h5py.File(tmp_path / "maps.h5") as file:
+            outcomes.append({key: torch.from_numpy(file[key][()]) for key in file})  # pyright: ignore
+    for outcome in outcomes[1:]:
+        for key, value in outcomes[0].items():
+            torch.testing.assert_close(outcome[key], value, rtol=0, atol=0, equal_nan=True)
+        assert outcome["reconstruction"].shape[1] == 4
+
+
+def test_shards_that_are_there_are_not_predicted_again(dataset: Dataset, tmp_path: Path) -> None:
+    method, store = SizeRecorder(dataset.spec), MemoryStateStore()
+    context = TrainingContext(batch=128, state_store=store)
+    context.place(method)
+    predicted(tmp_path / "maps.h5", method, dataset, context)
+    del store.states["shard-0"], store.states["shard-64"]
+    method.sizes.clear()
+    predicted(tmp_path / "again.h5", method, dataset, context)
+    assert method.sizes == [32, 6]
+    assert (tmp_path / "maps.h5").read_bytes() == (tmp_path / "again.h5").read_bytes()

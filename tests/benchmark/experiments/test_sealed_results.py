@@ -18,7 +18,7 @@ from adbench.benchmark.leaderboard.comparison import compare
 from adbench.benchmark.leaderboard.entry import Entry
 from adbench.benchmark.leaderboard.pairwise import sample_results_of
 from adbench.benchmark.leaderboard.records import read_records, record_seal
-from adbench.benchmark.report.html.images import ImageBudget, open_sheet
+from adbench.benchmark.report.html.images import ImageBudget, open_image
 from adbench.benchmark.report.html.page import render_page
 
 PLUGIN = Path(__file__).parents[2] / "plugin"
@@ -68,9 +68,8 @@ def damage_of(path: Path) -> Sequence[str]:
     budget = ImageBudget()
     if path.suffix == ".png":
         kind = path.name.removeprefix(record["file"].removesuffix(".json")).removesuffix(".png")
-        assert (open_sheet(path.parent, Entry(record, 1, ""), budget, kind) is None) == bool(
-            budget.damaged
-        )
+        image = open_image(path.parent, Entry(record, 1, ""), budget, kind)
+        assert (image is None) == bool(budget.damaged)
         return list(budget.damaged)
     try:
         sample_results_of(record, out)

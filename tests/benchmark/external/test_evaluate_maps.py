@@ -26,6 +26,7 @@ EVALUATED = (
     "threshold",
     "metrics",
     "strata",
+    "metadata",
     "lesions",
     "samples",
     "dataset",

@@ -12,6 +12,8 @@ from PIL import Image
 
 from adbench.benchmark.evaluation.sample_results import SampleResults
 from adbench.benchmark.figures.contact_sheet import (
+    HIGHEST,
+    LOWEST,
     MAX_SAMPLES,
     THUMBNAIL_SIDE,
     choose_samples,
@@ -221,8 +223,17 @@ def test_mistakes_are_drawn_from_the_maps_of_the_chosen_level(tmp_path):
     colours = [page[top + 5, left + 5].tolist() for top in tops]
     assert colours == [heat_colours(np.array(share)).tolist() for share in (0.5, 1.0)]
     prints = json.loads(getattr(Image.open(tmp_path / "a.contact.png"), "text", {})[LAYOUT])
-    assert [row["key"] for row in prints["rows"]] == keys
-    assert [*prints["columns"]] == ["input", "map", "truth"]
+    assert [sample["key"] for sample in prints["samples"]] == keys
+    assert [*prints["samples"][0]["boxes"]] == [
+        *("input", "truth", "reconstruction", "map 100", "map 250")
+    ]
+    sheet, top = read(tmp_path / "a.contact.png"), prints["top"]
+    for sample, value in zip(prints["samples"], (0.0, 2.0, 1.0, 0.0), strict=True):
+        for level, expected in ((100, 0.0), (250, value)):
+            left, upper, *_ = sample["boxes"][f"map {level}"]
+            share = min(expected / top, 1)
+            assert sheet[upper + 5, left + 5] == LOWEST + round(share * (HIGHEST - LOWEST))
+    assert (prints["levels"], prints["chosen"], top) == ([100, 250], 250, 2.0)
     shown_ = json.loads(getattr(Image.open(tmp_path / "a.png"), "text", {})[LAYOUT])
     assert [row["key"] for row in shown_["rows"]] == ["n0"]
     write_figures(title, samples[:2], tmp_path / "maps.h5", 250, pick(rows, 2), tmp_path / "a.png")
@@ -266,7 +277,8 @@ def test_a_print_is_small_and_keeps_what_it_shows():
     assert built.x.shape == (1, 50, 75) and max(built.x.shape) <= THUMBNAIL_SIDE
     assert built.map is not None and built.map[0, 0] == 2 and built.map[49, 74] == 0
     assert built.mask is not None and np.argwhere(built.mask).tolist() == [[1, 2]]
-    assert built.reconstruction is None and built.counterpart is None
+    assert built.reconstruction is not None and built.reconstruction.shape == (1, 50, 75)
+    assert built.counterpart is None
     volume = np.zeros((1, 5, 16, 16), np.float32)
     inside = np.zeros((5, 16, 16), bool)
     inside[3, 4, 4], volume[0, 3] = True, 0.75

@@ -55,6 +55,9 @@ def whole() -> dict[str, Any]:
     built = record("A", 0.5, pixel_error=0.0, threads=2, device="cpu")
     built["sweep"] = {"250": {"test": {"pixel_ap": 0.5}, "val": {"pixel_ap": 0.4}}}
     built["strata"] = {"size=large": {"n": 3, "image_auroc": 0.7, "pixel_ap": None}}
+    half = {"n": 9, "n_abnormal": 3, "n_groups": 9, "metrics": {"pixel_ap": {"value": 0.5}}}
+    gap = {"higher": "F", "lower": "M", "value": 0.1, "pairs": 1, "low": 0.0, "high": 0.2}
+    built["metadata"] = {"sex": {"subgroups": {"F": half}, "gaps": {"pixel_ap": gap}}}
     built["at_published"] = {"pixel_ap": 0.4}
     built["keys"], built["versions"] = {"record": "ab"}, {"torch": "2"}
     built["method"]["args"], built["dataset"]["args"] = {"width": 4}, {"size": [8, 8]}

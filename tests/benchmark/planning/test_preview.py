@@ -132,6 +132,11 @@ def test_a_look_takes_as_long_as_there_are_samples(store: Store) -> None:
     assert deeper.bytes == 80 * 3 // 2
 
 
+def test_every_repeat_of_a_prediction_takes_as_long(store: Store) -> None:
+    inputs = maps_inputs(training_inputs(seed=4), "val") | {"repeats": [5, "diagonal"]}
+    assert history(store).estimate_prediction(inputs, 60).seconds == 5 * 30
+
+
 def test_a_judgement_takes_as_long_as_one_of_the_same_samples(tmp_path: Path) -> None:
     store = Store(tmp_path)
     evaluation = {

@@ -218,11 +218,13 @@ def test_the_bases_of_adbench_reach_what_they_import() -> None:
         "adbench.datasets.base",
         "adbench.engine.runtime.__init__",
         "adbench.engine.runtime.rng",
+        "adbench.engine.runtime.compilation",
         "adbench.engine.runtime.compiled_kernels",
         "adbench.engine.runtime.context",
         "adbench.engine.runtime.determinism",
         "adbench.engine.runtime.distributed",
         "adbench.engine.runtime.learning_curve",
+        "adbench.engine.runtime.memory_format",
         "adbench.engine.runtime.out_of_memory",
         "adbench.engine.runtime.precision",
         "adbench.engine.runtime.search_space",
@@ -236,6 +238,7 @@ def test_the_bases_of_adbench_reach_what_they_import() -> None:
         "adbench.engine.training.loss",
         "adbench.engine.training.optimizer_state",
         "adbench.engine.training.selection",
+        "adbench.engine.training.state_writer",
     }, "nor does the root's __init__ count, which names the whole API for checkers"
 
 

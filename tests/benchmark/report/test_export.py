@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from adbench.benchmark.leaderboard.example_records import example_records
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.records import ReportError, read_records
 from adbench.benchmark.report.export import write_report
@@ -79,9 +80,9 @@ def test_titles_say_what_is_made_up_and_what_is_partial():
         [record("A", dataset__synthetic=True), record("A", partial=8), record("A")]
     )
     assert [board.title for board in built] == [
-        "brats",
-        "brats, SYNTHETIC data",
-        "brats, PARTIAL: at most 8 samples of each split, no result",
+        "BraTS",
+        "BraTS, synthetic",
+        "BraTS, trial run on at most 8 samples: do not quote",
     ]
 
 
@@ -130,7 +131,7 @@ def test_markdown_is_a_table_whatever_names_and_reasons_hold():
 def test_numbers_have_three_decimals_and_absence_is_a_dash():
     text = markdown(some())
     assert "| 1 | AnoDDPM | tiny | 0 | 250 val | 0.432 | 0.432 | 0.520 [0.470, 0.570] |" in text
-    assert "(0.432) | 700 | 0.690 | 20.000 | 3.800 |" in text
+    assert "(0.432) | 700 | 0.690 | 20 | 3.800 |" in text
     assert "| 2 | Healthy mean (baseline) | tiny | 0 | - |" in text
     holed = record("A")
     holed["metrics"]["pixel_dice"]["value"] = None
@@ -180,6 +181,17 @@ def test_the_terminal_table_fits_and_always_shows_what_it_is_sorted_by(width, tm
         assert word in text
     assert ("No room for" in text) == (width < 180)
     assert "[0.470, 0.570]" in text
+
+
+def test_the_terminal_answers_first_and_has_what_matters_in_80_columns():
+    lines = printed(example_records(), 80).splitlines()
+    answer = build_leaderboards(example_records())[0].answer
+    assert lines[0] == "BraTS" and " ".join(lines[1:4]).split()[:8] == answer.split()[:8]
+    text = "\n".join(lines)
+    (row,) = [line for line in lines if line.split()[:2] == ["1", "AnoDDPM"]]
+    for word in ("0.455 [0.405, 0.505]", "250 val", "0.900", "250"):
+        assert word in row
+    assert text.index("Measured on") < text.index("Protocol abcd1234")
 
 
 def test_colour_is_never_all_that_tells(monkeypatch):

@@ -72,6 +72,9 @@ def hostile(text: str) -> list[dict[str, Any]]:
     }
     whole = record("A", **changes, strata={text: {"n": 3, "pixel_ap": 0.5}})
     whole["metrics"][text] = {"value": 0.5}
+    half = {"n": 9, "n_abnormal": 3, "n_groups": 9, "metrics": {"pixel_ap": {"value": 0.5}}}
+    gap = {"higher": text, "lower": text, "value": 0.1, "pairs": 1}
+    whole["metadata"] = {text: {"subgroups": {text: half}, "gaps": {"pixel_ap": gap}}}
     del changes["dataset__fingerprint"]
     failed = missing("A", reason=text, **changes)
     return [whole, whole | {"seed": 1}, failed, missing("B", reason=text)]

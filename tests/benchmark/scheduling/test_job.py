@@ -57,7 +57,7 @@ def test_a_plugin_that_is_a_file_travels_with_the_same_identity(tmp_path: Path) 
 
 def test_circumstances_travel() -> None:
     run = TrainingContext(
-        dtype=torch.bfloat16, batch=5, micro=3, workers=0, checkpoint_interval=7.5, compile=True
+        dtype=torch.bfloat16, batch=5, micro=3, workers=0, checkpoint_interval=7.5, compile="on"
     )
     (experiment,) = small_experiments(["walker"])
     there = Job.from_json(prepare_job([experiment], run).to_json()).context.training_context()

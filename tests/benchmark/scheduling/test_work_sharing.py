@@ -74,7 +74,7 @@ def test_whoever_comes_first_the_maps_are_the_same(
     experiment, dataset, store = trained(alone, tmp_path / "all")
     assert predict_shared(experiment, dataset, store, RUN, quiet, 1) == SAMPLES
     assert predict_shared(experiment, dataset, store, RUN, quiet, 2) == 0, "there was none left"
-    monkeypatch.setattr(stages, "_predict_shard", None)  # nothing is looked at once more
+    monkeypatch.setattr(stages, "_predict_shards", None)  # nothing is looked at once more
     assert run_planned(experiments(), tmp_path / "all")[0] == 0
     assert results(tmp_path / "all") == results(alone)
     assert not list(store.root.glob("resume/*"))

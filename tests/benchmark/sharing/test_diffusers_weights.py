@@ -81,7 +81,8 @@ def test_a_unet_becomes_the_denoiser_with_its_schedule(tmp_path: Path, method: s
 
 @pytest.mark.parametrize(
     ("method", "codec"),
-    [("ldm", "VQModel"), ("ldm-ood", "AutoencoderKL"), ("deco-diff", "AutoencoderKL")],
+    [("ldm", "VQModel"), ("ldm-ood", "AutoencoderKL"), ("deco-diff", "AutoencoderKL"),
+     ("glad", "AutoencoderKL")],
 )  # fmt: skip
 def test_a_pipeline_becomes_a_latent_method_that_runs(
     tmp_path: Path, method: str, codec: str

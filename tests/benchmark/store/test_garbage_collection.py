@@ -69,7 +69,8 @@ def seeds(store: Store) -> list[int]:
 
 
 def size_of(store: Store) -> int:
-    return folder_size(store.root) - (store.root / MARKER).stat().st_size
+    index = sum(path.stat().st_size for path in store.root.glob("index.sqlite*"))
+    return folder_size(store.root) - (store.root / MARKER).stat().st_size - index
 
 
 def test_the_least_recently_used_goes_first_until_there_is_room(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def own(root: Path, **more) -> Volumes:
     return Volumes(root=str(root), size=24, **more)
 
 
+def test_age_sex_and_site_become_tags(tmp_path) -> None:
+    study(tmp_path)
+    lines = [f"{n:02d}\t{30 + n}\t{'n/a' if n == 3 else 'F'}\tsmoker" for n in range(10)]
+    text = "\n".join(["participant_id\tAge\tsex\thabit", *lines])
+    (tmp_path / "participants.tsv").write_text(text)
+    data = own(tmp_path)
+    for part in ("train", "held_out", "val", "test"):
+        for sample in _samples(data, part):
+            number = int(sample.group.removeprefix("sub-"))
+            assert sample.tags["age"] == str(30 + number) and "habit" not in sample.tags
+            assert sample.tags.get("sex") == (None if number == 3 else "F")
+
+
 def test_lesion_masks_say_who_is_abnormal(tmp_path) -> None:
     data = own(study(tmp_path))
     report = data.verify()

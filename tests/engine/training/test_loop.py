@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from adbench.benchmark.store.artifact_store import PartialState
 from adbench.engine.diffusion.denoiser import Denoiser
 from adbench.engine.diffusion.schedule import build_schedule
+from adbench.engine.runtime import compilation
 from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.rng import Rng
+from adbench.engine.training import state_writer
 from adbench.engine.training.loop import Training, train_module
 from adbench.engine.training.loss import NotFinite
 from trainings import (
@@ -277,18 +279,13 @@ def test_bfloat16_learns_and_leaves_float32_weights() -> None:
 def test_a_compiled_network_keeps_its_names_and_learns_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compiled, original = [], nn.Module.compile
-
-    def compile(self: nn.Module, **options: Any) -> None:
-        compiled.append(type(self))
-        original(self, backend="eager", **options)  # traced as ever; needs no C compiler
-
-    monkeypatch.setattr(nn.Module, "compile", compile)
-    run = TrainingContext(compile=True)
+    monkeypatch.setattr(compilation, "BACKEND", "eager")  # traced as ever; needs no C compiler
+    run = TrainingContext(compile="on")
     net, losses = denoiser(run, steps=5)
     run.place(net)
-    assert compiled == [Small]
-    plain_net, plain_losses = denoiser(TrainingContext(), steps=5)
+    assert compilation.is_compiled(net.net)
+    plain_net, plain_losses = denoiser(TrainingContext(compile="auto"), steps=5)
+    assert not compilation.is_compiled(plain_net.net)  # on a CPU
     assert list(net.state_dict()) == list(plain_net.state_dict())
     assert losses == pytest.approx(plain_losses, rel=1e-5)
     assert_close_states(net.net, plain_net.net)
@@ -326,16 +323,19 @@ def test_what_learns_without_a_gradient_is_saved_too() -> None:
 
 
 def endure(folder: Path, steps: Any, result: Any) -> None:
-    """A training in a process of its own that reports every step and saves nearly every one."""
+    """A training in a process of its own that reports every step and saves as often as its thread
+    writes."""
 
     def stop() -> bool:
         steps.send(None)
         return False
 
-    net = train_net(
-        KILLED,
-        TrainingContext(state_store=PartialState(folder), stop=stop, checkpoint_interval=0.002),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state_writer, "COST_RATIO", 0.0)
+        net = train_net(
+            KILLED,
+            TrainingContext(state_store=PartialState(folder), stop=stop, checkpoint_interval=0.002),
+        )
     result.send([value.tolist() for value in net.state_dict().values()])
 
 

@@ -13,7 +13,7 @@ from adbench.benchmark.evaluation.metrics.per_volume import (
     healthy_volume_rates,
     per_volume_metrics,
 )
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
 
 GROUPS = ["b", "a", "b", "c", "a", "b", "d"]  # c has no lesion
 
@@ -35,7 +35,7 @@ def by_patient(array: np.ndarray, name: str) -> np.ndarray:
 def test_each_volume_is_measured_as_a_loop_measures_it(volumes):
     maps, masks = volumes
     pixels = PixelScores.from_maps(maps, masks)
-    metrics = per_volume_metrics(pixels, GROUPS, pixels.score > 0.7)
+    metrics = per_volume_metrics(pixels, GROUPS, overlap_counts(pixels, pixels.score > 0.7))
     for name in "abcd":
         first = GROUPS.index(name)
         score, truth = by_patient(maps, name), by_patient(masks, name)
@@ -81,14 +81,16 @@ def test_without_a_lesion_there_is_nothing_to_measure(volumes):
 
 def test_a_patient_with_nothing_positive_has_precision_0(volumes):
     pixels = PixelScores.from_maps(*volumes)
-    metrics = per_volume_metrics(pixels, GROUPS, np.zeros(pixels.truth.size, bool))
+    metrics = per_volume_metrics(
+        pixels, GROUPS, overlap_counts(pixels, np.zeros(pixels.truth.size, bool))
+    )
     assert metrics["volume_precision"][0] == metrics["volume_dice"][0] == 0
 
 
 def test_false_positives_of_healthy_volumes_are_those_of_a_loop(volumes):
     maps, masks = volumes
     pixels = PixelScores.from_maps(maps, masks)
-    rates = healthy_volume_rates(pixels, GROUPS, pixels.score > 0.7)
+    rates = healthy_volume_rates(GROUPS, overlap_counts(pixels, pixels.score > 0.7))
     assert rates[GROUPS.index("c")] == np.mean([value > 0.7 for value in by_patient(maps, "c")])
     assert np.isnan(np.delete(rates, GROUPS.index("c"))).all()
 

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from adbench.benchmark.evaluation.metrics.ranking import (
     PixelScores,
     image_metrics,
+    overlap_counts,
     overlap_metrics,
     pixel_metrics,
 )
@@ -94,7 +95,7 @@ def test_pixel_draws_are_those_of_the_resamples_recomputed_exactly(tail):
     resamples = Resamples.from_groups(groups, replicates=20)
     result = places.score > np.quantile(places.score, 0.97)
     label = np.asarray(masks.any((1, 2)))
-    draws = bootstrap_pixel_metrics(places, resamples, result, label)
+    draws = bootstrap_pixel_metrics(places, resamples, overlap_counts(places, result), label)
     result = result.reshape(masks.shape)
     for b in range(20):
         rows = repeated(resamples, b)
@@ -148,7 +149,8 @@ def test_no_interval_without_enough_groups_or_from_draws_that_are_undefined():
         is None
     )
     places = PixelScores.from_maps(*maps(patients(4, 9)))
-    assert percentile_interval(bootstrap_pixel_metrics(places, few, places.truth)["ap"]) is None
+    overlaps = overlap_counts(places, places.truth)
+    assert percentile_interval(bootstrap_pixel_metrics(places, few, overlaps)["ap"]) is None
     label = np.arange(20) == 0  # one abnormal patient: a third of all draws miss it
     draws = bootstrap_image_metrics(np.arange(20.0), label, Resamples.from_groups(patients(20, 1)))
     assert np.isnan(draws["auroc"]).mean() == pytest.approx(0.36, abs=0.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
 from pathlib import Path
 
@@ -9,11 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import rankdata
 
 from adbench.benchmark.report.export import write_report
-from adbench.benchmark.report.html.disagreements import score_ranks
 from adbench.benchmark.report.html.page import MAX_ENTRIES, build_page
+from adbench.benchmark.report.html.pictures_chart import pictures_chart
+from adbench.benchmark.report.html.sample_choices import score_ranks
+from pages import CHOSEN, write_results
 from records import missing, record
 
 
@@ -88,6 +93,23 @@ def test_figures_are_written_where_asked_and_stale_ones_removed(tmp_path: Path) 
     (figures / "mine.svg").unlink()
     write_report([missing("A")], tmp_path)
     assert not figures.exists()
+
+
+def test_the_pictures_are_a_figure_too(tmp_path: Path) -> None:
+    records = write_results(tmp_path, seeds=(0, 1))
+    write_report(records, tmp_path, figures=True)
+    for kind, head in (("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
+        content = (tmp_path / "figures" / f"leaderboard-0-pictures.{kind}").read_bytes()
+        assert content.startswith(head)
+    (pictures,) = build_page(records, tmp_path).pictures.values()
+    chart = pictures_chart(*pictures)
+    assert chart is not None and "patient 03: stroke" in chart.about
+    card = pictures[1].cards[1]
+    uri = card.maps[2].images[CHOSEN]
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    assert np.array_equal(chart.artist("map-1-C").get_array(), sheet)
+    bars = [axes.get_xticklabels()[-1].get_text() for axes in chart.figure.axes[-6:]]
+    assert bars == [f"{scale.top:.3g}" for scale in pictures[1].scales.values()]
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5, -np.inf]), min_size=1))

@@ -1,0 +1,19 @@
+"""Temporary files for what does not fit into memory; they have no name and vanish when closed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import IO
+
+
+def scratch_file(folder: Path | None = None) -> IO[bytes]:
+    """An empty file to write and read, which vanishes when it is closed or the process is killed.
+
+    folder: on whose disk it is; None for the system's folder of temporary files (TMPDIR)
+
+    >>> with scratch_file() as file:
+    ...     file.write(b"scores")
+    6
+    """
+    return tempfile.TemporaryFile(dir=folder)

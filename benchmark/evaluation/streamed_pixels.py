@@ -1,0 +1,162 @@
+"""Pixels of a split at one noise level, read from its maps block by block, each time anew.
+
+What `PixelScores` holds in memory is here computed from files: memory holds a block of samples, or
+one volume. Steps of post-processing that change maps are taken once, into a temporary file.
+
+Letters: N samples, S one to three spatial axes, P pixels within the regions of interest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .metrics.connected_components import Array, label_components
+from .metrics.external_ranking import ExternalRanking
+from .metrics.order_statistics import streamed_order_statistics
+from .metrics.ranking import PixelScores, evenly_spread
+from .metrics.scratch import scratch_file
+
+BLOCK_PIXELS = 2**21
+"""Pixels of a block, unless one sample has more."""
+
+ReadMaps = Callable[[Sequence[int]], Array]
+"""Gives the maps (n, *S) float32 of some samples."""
+
+
+class MapCache:
+    """Maps (N, *S) float32 in a temporary file.
+
+    >>> cache = MapCache((2, 4))
+    >>> cache.write([1], np.ones((1, 4), np.float32))
+    >>> cache.read([1, 0]).tolist()
+    [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, shape: Sequence[int], folder: Path | None = None) -> None:
+        self._shape, self._bytes = tuple(shape[1:]), 4 * math.prod(shape[1:])
+        self._file = scratch_file(folder)
+        self._file.truncate(shape[0] * self._bytes)
+
+    def write(self, samples: Sequence[int], maps: Array) -> None:
+        """Set the maps of some samples. Raises OSError where the disk is full."""
+        for sample, values in zip(samples, maps, strict=True):
+            self._file.seek(int(sample) * self._bytes)
+            self._file.write(np.ascontiguousarray(values, np.float32).tobytes())
+
+    def read(self, samples: Sequence[int]) -> Array:
+        """The maps of some samples."""
+        parts = []
+        for sample in samples:
+            self._file.seek(int(sample) * self._bytes)
+            parts.append(np.frombuffer(self._file.read(self._bytes), np.float32))
+        return np.reshape(parts, (len(samples), *self._shape))
+
+
+class StreamedPixels:
+    """Scores and truth of the pixels of N samples (a `Pixels`), read when they are asked for.
+
+    counts: (N,) int, pixels of each sample within its region of interest
+
+    >>> from adbench.benchmark.evaluation.packed_masks import FullMasks
+    >>> maps = np.arange(12, dtype=np.float32).reshape(3, 4)
+    >>> pixels = StreamedPixels(lambda rows: maps[rows], FullMasks((3, 4)), None, np.full(3, 4))
+    >>> pixels.take([2]).score.tolist(), pixels.order_statistics(np.array([11])).tolist()
+    ([8.0, 9.0, 10.0, 11.0], [11.0])
+    """
+
+    def __init__(
+        self,
+        read_maps: ReadMaps,
+        roi: Any,
+        mask: Any,
+        counts: Array,
+        *,
+        budget: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """roi, mask: (N, *S) bool, in memory or on disk; mask None for none
+        budget: pixels beyond which not all are sorted; None for any number
+        folder: of temporary files"""
+        self._read_maps, self._roi, self._mask = read_maps, roi, mask
+        self.counts, self._folder = counts, folder
+        self._sorted = budget is None or int(counts.sum()) <= budget
+
+    def take(self, samples: Sequence[int]) -> PixelScores:
+        """Some samples, in this order; components have numbers of their own."""
+        index = np.asarray(samples, np.int64)
+        roi = self._roi[index]
+        score = self._read_maps(index.tolist())[roi]
+        if self._mask is None:
+            truth, component = np.zeros(score.size, bool), np.zeros(0, np.int64)
+        else:
+            mask = self._mask[index]
+            truth, component = mask[roi], label_components(mask & roi)
+        return PixelScores(score, truth, self.counts[index], component)
+
+    def sample_blocks(self) -> Iterator[tuple[int, int]]:
+        """Samples that are read at a time: the first, and past the last."""
+        step = max(1, BLOCK_PIXELS // max(1, math.prod(self._roi.shape[1:])))
+        for first in range(0, len(self.counts), step):
+            yield first, min(first + step, len(self.counts))
+
+    def blocks(self) -> Iterator[PixelScores]:
+        """All samples, some consecutive ones at a time."""
+        for first, last in self.sample_blocks():
+            yield self.take(range(first, last))
+
+    def ranking(self, selected: Array | None = None) -> ExternalRanking | None:
+        """The ranking of the pixels of selected samples (N,) bool, on disk."""
+        return self._ranking if selected is None else self._rank(selected)
+
+    @cached_property
+    def _ranking(self) -> ExternalRanking | None:
+        return self._rank(None)
+
+    def _rank(self, selected: Array | None) -> ExternalRanking | None:
+        def blocks() -> Iterator[tuple[Array, Array, Array]]:
+            for block in self._selected_blocks(selected):
+                share = np.ones(int(block.truth.sum()))
+                yield (
+                    block.score,
+                    block.truth,
+                    share if selected is not None else (block.component_share),
+                )
+
+        return ExternalRanking.from_blocks(blocks, self._folder)
+
+    def _selected_blocks(self, selected: Array | None) -> Iterator[PixelScores]:
+        for first, last in self.sample_blocks():
+            rows = np.arange(first, last)
+            rows = rows if selected is None else rows[selected[first:last]]
+            if rows.size:
+                yield self.take(rows.tolist())
+
+    def order_statistics(
+        self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None
+    ) -> Array:
+        """The scores at some ranks of the pixels of that truth in the selected samples."""
+
+        def scores() -> Iterator[Array]:
+            for block in self._selected_blocks(samples):
+                yield block.score if truth is None else block.score[block.truth == truth]
+
+        return streamed_order_statistics(scores, np.asarray(ranks, np.int64))
+
+    def distinct_abnormal(self, most: int) -> Array:
+        """The distinct scores of abnormal pixels, ascending; `most` of more. Beyond the budget the
+        distinct ones among `most` scores that are evenly spread by rank."""
+        if not self._sorted:
+            abnormal = sum(int(block.truth.sum()) for block in self.blocks())
+            return np.unique(self.order_statistics(evenly_spread(abnormal, most), truth=True))
+        ranking = self.ranking()
+        if ranking is not None:
+            return ranking.thresholds_at(evenly_spread(ranking.size, most))
+        abnormal = [np.unique(block.score[block.truth]) for block in self.blocks()]
+        distinct = np.unique(np.concatenate([np.zeros(0, np.float32), *abnormal]))
+        return distinct[evenly_spread(distinct.size, most)]

