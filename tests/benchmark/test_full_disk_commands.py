@@ -14,17 +14,13 @@ import pytest
 SIZES = (0, 150, 5_000)
 """Bytes that a file may have."""
 
+EXPORT = "export-maps RECORD --to TO --store store --data data --format"
+
 COMMANDS = {
-    "export-maps npy": ["export-maps", "RECORD", "--to", "TO", "--store", "store"],
-    "export-maps tiff": ["export-maps", "RECORD", "--to", "TO", "--store", "store",
-        "--format", "tiff"],
-    "export-maps png": ["export-maps", "RECORD", "--to", "TO", "--store", "store",
-        "--format", "png"],
-    "export-maps hdf5": ["export-maps", "RECORD", "--to", "TO", "--store", "store",
-        "--format", "hdf5"],
+    **{f"export-maps {kind}": [*EXPORT.split(), kind] for kind in ("npy", "tiff", "png", "hdf5")},
     "publish": ["publish", "out", "--to", "TO"],
     "predict": ["predict", "RECORD", "--data", "new", "--to", "TO", "--store", "store"],
-}  # fmt: skip
+}
 
 AT_EVERY_SIZE = """
 import json, os, resource, sys
