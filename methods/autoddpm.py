@@ -200,6 +200,7 @@ class AutoDDPM(Method):
         )
         net = network.build(2, spec.channels)
         self.perceptual = build_perceptual(features)
+        self.perceptual.check_sides(self.canvas.padded_shape)
         about = f"{self.noise} on {self.canvas}, tau by {self.perceptual.weights_id}"
         low, high = clip
         self.denoiser = Denoiser(net, schedule.build(), clip=(low, high), trained_on=about)

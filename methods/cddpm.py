@@ -41,7 +41,7 @@ from ..engine.noise.noise_config import NoiseConfig
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Choice, Interval, SearchSpace
-from ..engine.runtime.setting_types import Count, Many, Natural, Positive
+from ..engine.runtime.setting_types import Count, Depth, Many, Natural, Positive
 from ..engine.sampling.reconstruct import predict_x0
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import (
@@ -140,7 +140,7 @@ class CDDPM(Method):
         self, spec: Spec, *,
         size: Count | None = 96, network: MiddleAttentionUNetConfig = NETWORK,
         schedule: ScheduleConfig = SCHEDULE, code: Count = 512,
-        encoder_layers: Annotated[Sequence[Count], Meta(min_length=4, max_length=4)] = (3, 4, 6, 3),
+        encoder_layers: Annotated[Sequence[Depth], Meta(min_length=4, max_length=4)] = (3, 4, 6, 3),
         encoder_width: Count = 64, power: Literal[1, 2] = 1, noise: NoiseConfig = NOISE,
         training: Training = TRAINING, augment: bool = True,
         ensemble: Many[Positive] = (0.5, 1.0, 1.5), repeats: Count = 1,

@@ -353,6 +353,7 @@ class DDAD(Method):
         self.student = AdaptedFeatures(
             adaptation.features, batch_statistics=quirks.student_batch_statistics
         )
+        self.student.trunk.perceptual.check_sides(self.canvas.padded_shape)
         about = f"{self.noise} on {self.canvas}, {self.student.weights_id} adapted"
         if process.is_flow and linear_mix:
             raise ValueError("conditioning=linear_mix is of Gaussian diffusion, not process=flow")

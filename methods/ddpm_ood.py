@@ -157,6 +157,7 @@ class DDPMOOD(Method):
         if axes == 1:
             about += f", amplitude by {amplitude}"
         if self.network is not None:
+            self.network.check_sides(self.canvas.padded_shape)
             about += f", z by {self.network.weights_id}"
         peak = SILENCE if amplitude == "none" else PEAK
         clamp = (-peak, peak) if axes == 1 else self.canvas.range

@@ -32,7 +32,14 @@ from ..datasets.base import Spec, Split
 from ..engine.networks.fixed_point_gan import FixedPointDiscriminator, FixedPointGenerator
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count, Many, Natural, NonNegative, PositiveFraction
+from ..engine.runtime.setting_types import (
+    Count,
+    Depth,
+    Many,
+    Natural,
+    NonNegative,
+    PositiveFraction,
+)
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.augmentation import random_affine
@@ -88,9 +95,9 @@ class GANConfig:
     """
 
     widths: Many[Count] = (64, 128, 256)
-    res_blocks: Count = 6
+    res_blocks: Depth = 6
     width: Count = 64
-    layers: Count = 6
+    layers: Depth = 6
 
 
 @dataclass(frozen=True)

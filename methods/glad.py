@@ -142,6 +142,7 @@ class GLAD(Method):
         self.canvas = ResizePad(spec.shape, size, divisor)
         self.codec = codec.build(spec.channels, self.canvas)
         self.features = AdaptedFeatures(features)
+        self.features.trunk.perceptual.check_sides(self.canvas.padded_shape)
         self.denoiser = Denoiser(network.build(2, self.codec.latent[0]), schedule.build(),
             trained_on=f"codes of {self.canvas}, {self.features.weights_id}")  # fmt: skip
         self.plan, self.codec_plan = training, codec.plan(training)

@@ -46,6 +46,7 @@ from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import (
     Count,
+    Depth,
     Level,
     Many,
     NonNegative,
@@ -98,7 +99,7 @@ class ClassifierConfig:
 
     classifier_width: Count = 32
     classifier_mults: Many[Positive] = (1, 1, 2, 2, 4, 4)
-    classifier_res_blocks: Count = 4
+    classifier_res_blocks: Depth = 4
     classifier_attention: Many[bool] = (False, False, False, True, True, True)
     classifier_head_channels: Count = 64
     classifier_steps: Count = 150_000

@@ -214,6 +214,7 @@ class LDMOOD(Method):
             about += f", times {b_scale}"
         self.network = None if perceptual is None else perceptual_network(perceptual)
         if self.network is not None:
+            self.network.check_sides(self.canvas.padded_shape)
             about += f", z by {self.network.weights_id}"
         schedule = build_schedule(beta)
         self.denoiser = Denoiser(build_unet(axes, codec.latent_channels, **net),

@@ -81,6 +81,7 @@ class LMD(Method):
         self.perceptual = None if features is None else build_perceptual(features)
         about = f"gaussian on {self.canvas}"
         if self.perceptual is not None:
+            self.perceptual.check_sides(self.canvas.padded_shape)
             about += f", distance by {self.perceptual.weights_id}"
         net = network.build(len(spec.shape), spec.channels)
         self.denoiser = Denoiser(net, schedule.build(), clip=self.canvas.range, trained_on=about)

@@ -30,7 +30,7 @@ from ..engine.features.feature_maps import FeatureMaps
 from ..engine.networks.reverse_distillation import ReverseDistillation
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count, Many, Natural, NonNegative
+from ..engine.runtime.setting_types import Count, Depth, Many, Natural, NonNegative
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.feature_grid import backbone_canvas, enlarge_grid
 from .base import Detection, Method
@@ -60,7 +60,7 @@ class RD4AD(Method):
     def __init__(
         self, spec: Spec, *,
         size: Count = 256, features: BackboneName = "effperc", depths: Many[Natural] = (1, 2, 3),
-        blocks: Count = 2, training: Training = TRAINING, blur: NonNegative = 4.0,
+        blocks: Depth = 2, training: Training = TRAINING, blur: NonNegative = 4.0,
     ) -> None:  # fmt: skip
         super().__init__(spec)
         self.maps = FeatureMaps(spec.channels, features, depths)

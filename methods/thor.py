@@ -138,6 +138,7 @@ class THOR(Method):
             trained_on=f"{self.noise} on {self.canvas}")  # fmt: skip
         self.plan = training
         self.perceptual = build_perceptual(features)
+        self.perceptual.check_sides(self.canvas.padded_shape)
         self.harmonise, self.every = tuple(harmonise), every
         self.kernel, self.blur, self.sampling_steps, self.eta = kernel, blur, sampling_steps, eta
         self.augment, self.quirks = augment, quirks

@@ -32,7 +32,7 @@ from ..engine.networks.wavenet import WaveNet
 from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
-from ..engine.runtime.setting_types import Count, Several
+from ..engine.runtime.setting_types import Count, Depth, Several
 from ..engine.sampling.multi_start import MultiStart
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms import spectral_distance as spectra
@@ -99,7 +99,7 @@ class WaveNetOOD(Method):
 
     def __init__(
         self, spec: Spec, *,
-        width: Count = 64, layers: Count = 30, cycle: Count = 10,
+        width: Count = 64, layers: Depth = 30, cycle: Count = 10,
         beta: ScheduleName = "scaled_linear",
         amplitude: Amplitude = "train", training: Training = TRAINING,
         sampling_steps: Annotated[int, Meta(ge=2, le=1000)] = 100, skip: Count = 4,

@@ -94,6 +94,7 @@ def publish(
     from ..experiments.run_config import parse_names
     from ..sharing import hub as hub_
     from ..sharing.site import build_site, finish_site, site_files, staging_site
+    from ..store.atomic_files import atomic_write
 
     if to is None and hub is None:
         raise OptionError("name where to: a folder (--to) or a repository (--hub ORG/REPO)")
@@ -114,7 +115,7 @@ def publish(
             from ..sharing.model_card import model_card
 
             card = model_card(records, listed, _facts(records, registry), hub)
-            (staging / "README.md").write_text(card, encoding="utf-8")
+            atomic_write(staging / "README.md", card)
         finish_site(staging, listed, [results, Path.home(), Path.cwd()])
         files = {name: (staging / name).stat().st_size for name in site_files(staging)}
         url = None

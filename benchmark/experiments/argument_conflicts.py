@@ -6,15 +6,24 @@ import warnings
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..registry.registry import Entry
 
 if TYPE_CHECKING:
     from ...datasets.base import Spec
+    from ...methods.base import Method
 
 PROBED_EXTENTS = (16, 64, 256)
 """Rows and columns of samples, while those of a dataset are not known yet."""
+
+MAX_PARAMETERS = 10**10
+"""Of all networks of a method: ten times those of the largest published detectors. Training takes
+16 bytes of memory for each."""
+
+MAX_VALUES = 10**9
+"""Of one sample as a network sees it, 4 GB: a volume of 1000 x 1000 x 1000."""
 
 
 def argument_conflict(
@@ -115,8 +124,25 @@ def _construction_error(
         reason = " ".join(str(error).split()) or "no further reason"
         name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return f"{name}{reason[:200]}"
+    if conflict := _size_conflict(built):
+        return conflict
     for names, reason in built.ineffective_arguments.items():
         if asked_for & {*names}:
             return reason
     empty = (name for name, weight in built.named_parameters() if not weight.numel())
     return next((f"{name} would hold no number, a layer without channels" for name in empty), "")
+
+
+def _size_conflict(built: Method) -> str:
+    """Return why no memory holds the networks, or a sample as they see it; empty if one does."""
+    from ...engine.transforms.resizing import ResizePad  # torch comes with it
+
+    count = sum(value.numel() for value in (*built.parameters(), *built.buffers()))
+    if count > MAX_PARAMETERS:
+        return f"the networks would have {count:.2g} parameters, more than {MAX_PARAMETERS:.0g}"
+    canvases = (value for value in vars(built).values() if isinstance(value, ResizePad))
+    for shape in (canvas.padded_shape for canvas in canvases):
+        if prod(shape) * built.spec.channels > MAX_VALUES:
+            extent = " x ".join(map(str, shape))
+            return f"a sample would become one of {extent}, more than {MAX_VALUES:.0g} values"
+    return ""

@@ -5,6 +5,7 @@ Letters: L levels, N samples, S one to three spatial axes.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,7 @@ from ..experiments.record import SPLIT_NAMES
 from ..experiments.splits import Splits
 from ..leaderboard.records import Record
 from ..store.artifact_store import Store
-from ..store.atomic_files import atomic_path, atomic_write, describe_write_errors
+from ..store.atomic_files import atomic_write, describe_write_errors
 from .map_files import Array
 from .sample_grid import split_slice_key
 from .score_table import SCORES_FILE, ScoreRow, scores_csv
@@ -171,12 +172,15 @@ def _write_maps(
 def _write_image(path: Path, values: Array, format: str, scale: float) -> None:
     if format == "png":
         values = np.rint(np.clip(values / scale, 0, 1) * WHITE).astype(np.uint16)
-    with atomic_path(path) as part:
-        if format == "npy":
-            with part.open("wb") as file:
-                np.save(file, values)
-        elif not cv2.imwrite(str(part), values):
-            raise ExportError(f"{path} cannot be written as {format}")
+    if format == "npy":
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        atomic_write(path, buffer.getvalue())
+        return
+    encoded, data = cv2.imencode(FORMATS[format], values)  # imwrite is silent about a full disk
+    if not encoded:
+        raise ExportError(f"{path} cannot be written as {format}")
+    atomic_write(path, data.tobytes())
 
 
 def _write_volumes(splits: Sequence[_ExportedSplit], folder: Path, all_levels: bool) -> list[Path]:
@@ -200,9 +204,8 @@ def _write_volumes(splits: Sequence[_ExportedSplit], folder: Path, all_levels: b
                 ]
                 data = planes[0][1] if planes[0][1].ndim == 3 else _stack(planes)
                 path = folder / f"{_place(subject, level, all_levels)}.nii.gz"
-                with atomic_path(path) as part:
-                    image = nib.Nifti1Image(data[:, ::-1, ::-1].T, _affine(spacing))
-                    part.write_bytes(_packed(image))
+                image = nib.Nifti1Image(data[:, ::-1, ::-1].T, _affine(spacing))
+                atomic_write(path, _packed(image))
                 paths.append(path)
     return paths
 

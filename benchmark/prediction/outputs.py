@@ -10,6 +10,7 @@ outside the region that the protocol looks at.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from ...datasets.io.hdf5_output import write_hdf5
 from ...datasets.preparation.file_dataset import FileDataset
 from ...datasets.preparation.image_dataset import ImageDataset
-from ..store.atomic_files import atomic_path, describe_write_errors
+from ..store.atomic_files import atomic_path, atomic_write, describe_write_errors
 from .detector_parts import DetectorParts, PredictionError
 from .grids import VolumeGrid
 from .inputs import NewFile
@@ -119,10 +120,15 @@ def _write_picture(
         images[f"masks/{file.output}.png"] = Image.fromarray(mask.astype(np.uint8) * 255)
     images[f"overlays/{file.output}.png"] = overlay
     for name, image in images.items():
-        with _new_file(folder / name) as path:
-            options = {"compression": "tiff_deflate"} if name.endswith(".tiff") else {}
-            image.save(path, **options)
+        atomic_write(folder / name, _encoded(image, "TIFF" if name.endswith(".tiff") else "PNG"))
     return [*images]
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    """An image as the bytes of a file: libtiff calls a full disk an encoder error."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"compression": "tiff_deflate"} if kind == "TIFF" else {}))
+    return buffer.getvalue()
 
 
 def write_arrays(

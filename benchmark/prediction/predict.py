@@ -29,7 +29,7 @@ from ...engine.training.loss import NotFinite
 from ..evaluation.hdf5_arrays import read_array
 from ..evaluation.maps_file import SHARD_SIZE
 from ..experiments.fit_predict import predict
-from ..store.atomic_files import atomic_write, check_folder
+from ..store.atomic_files import atomic_write, check_folder, describe_write_errors
 from .detector_parts import DetectorParts, PredictionError
 from .dicom import convert_series
 from .inputs import NewFile, Problem, find_new_files, read_samples
@@ -345,7 +345,8 @@ class _Job:
         if not (keep and path.is_file()):
             context = replace(self.parts.context, on_event=ignore_event)
             levels = [self.parts.level]
-            predict(path, self.parts.method, samples, levels, context, name="new files")
+            with describe_write_errors(path):
+                predict(path, self.parts.method, samples, levels, context, name="new files")
         with h5py.File(path, "r") as file:
             maps = read_array(file, "map")[0] if "map" in file else None
             return read_array(file, "score")[0], maps

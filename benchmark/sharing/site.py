@@ -30,7 +30,7 @@ from ..leaderboard.records import (
 from ..report.export import FIGURE_KINDS, as_json, cost_csv, csv, markdown
 from ..report.html.page import MAX_CHARTS, build_page
 from ..report.latex import latex
-from ..store.atomic_files import StoreError, check_folder, file_sha256
+from ..store.atomic_files import atomic_write, check_folder, file_sha256
 from .redaction import find_private, redact_record
 
 INDEX = "adbench.json"
@@ -129,7 +129,7 @@ def build_site(
         "leaderboard.tex": latex(boards),
         "cost.csv": cost_csv(boards),
     }.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        atomic_write(folder / name, text)
     page = build_page(
         redacted, results, results=boards, max_charts=math.inf if figures else MAX_CHARTS
     )
@@ -137,10 +137,9 @@ def build_site(
         _write_record(record, results, folder, samples=samples) for record in redacted
     ]
     for name, chart in (page.charts if figures else {}).items():
-        (folder / "figures").mkdir(exist_ok=True)
         for kind in FIGURE_KINDS:
-            (folder / "figures" / f"{name}.{kind}").write_bytes(chart.rendered(kind))
-    (folder / "index.html").write_text(_with_links(page.html, site_files(folder)), encoding="utf-8")
+            atomic_write(folder / "figures" / f"{name}.{kind}", chart.rendered(kind))
+    atomic_write(folder / "index.html", _with_links(page.html, site_files(folder)))
     return published, notes
 
 
@@ -171,7 +170,7 @@ def finish_site(folder: Path, weights: Sequence[dict[str, Any]], private: Sequen
     """
     files = {name: file_sha256(folder / name) for name in site_files(folder)}
     content = {"schema": 1, "weights": list(weights), "files": files}
-    (folder / INDEX).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    atomic_write(folder / INDEX, json.dumps(content, indent=1, sort_keys=True) + "\n")
     for name in site_files(folder):
         if Path(name).suffix not in SCANNED:
             continue
@@ -195,20 +194,15 @@ def _write_record(record: Record, results: Path, folder: Path, *, samples: bool)
             raise PublishError(str(error)) from None
         except OSError as error:
             raise PublishError(f"{results / name} cannot be read: {error.strerror}") from error
-        (folder / part).mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
+        atomic_write(folder / name, content)
         digests[name] = hashlib.sha256(content).hexdigest()
     content = {key: value for key, value in record.items() if key != "file"}
     if "files" in content:
         content["files"] = digests
     content = json.loads(json.dumps(content))
     content["seal"] = record_seal(content)
-    (folder / "records").mkdir(exist_ok=True)
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    try:
-        (folder / "records" / str(record["file"])).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    atomic_write(folder / "records" / str(record["file"]), text)
     return content | {"file": record["file"]}
 
 

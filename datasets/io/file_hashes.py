@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -46,7 +47,7 @@ def modification_stamp(path: Path) -> str:
     return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
 
 
-def hash_files(paths: Sequence[Path], progress: Progress = no_progress) -> list[str]:
+def hash_files(paths: Sequence[Path | str], progress: Progress = no_progress) -> list[str]:
     """Return the sha256 of every file as a hex digest.
 
     paths: of the files
@@ -72,8 +73,10 @@ def hash_files(paths: Sequence[Path], progress: Progress = no_progress) -> list[
     digests: list[str] = []
     new = {}
     try:
-        for path in paths:
-            location, stamp = str(path.absolute()), modification_stamp(path)
+        for name in paths:
+            path = Path(name)
+            location = os.path.join(os.getcwd(), name)  # an absolute name is its own location
+            stamp = modification_stamp(path)
             entry = remembered.get(location)
             if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp):
                 try:
@@ -91,3 +94,51 @@ def hash_files(paths: Sequence[Path], progress: Progress = no_progress) -> list[
             partial.write_text(json.dumps(remembered | new))
             os.replace(partial, memo_path)
     return digests
+
+
+class FileDigests(Mapping[Path, str]):
+    """The sha256 of files by path, and what their stamps were; 32 and 24 bytes each.
+
+    paths: as text
+    stamps: of `modification_stamp`
+    digests: in hexadecimal, of `hash_files`
+
+    >>> from adbench.datasets.io.file_hashes import FileDigests, hash_files, modification_stamp
+    >>> path = Path("hashed.bin")
+    >>> _ = path.write_bytes(b"12345")
+    >>> digests = FileDigests(["hashed.bin"], [modification_stamp(path)], ["5994471a" * 8])
+    >>> digests[path][:8], digests.has_changed(path)
+    ('5994471a', False)
+    >>> _ = path.write_bytes(b"123456")
+    >>> digests.has_changed(path)
+    True
+    """
+
+    def __init__(self, paths: Iterable[str], stamps: Iterable[str], digests: Iterable[str]) -> None:
+        self._entries = {
+            path: bytes.fromhex(digest) + _packed(stamp)
+            for path, stamp, digest in zip(paths, stamps, digests, strict=True)
+        }
+
+    def __getitem__(self, path: Path) -> str:
+        return self._entries[os.fspath(path)][:_DIGEST_BYTES].hex()
+
+    def __iter__(self) -> Iterator[Path]:
+        return map(Path, self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def has_changed(self, path: Path) -> bool:
+        """Return whether a file has been written to since its stamp was taken.
+
+        Raises DataError if it cannot be read.
+        """
+        return _packed(modification_stamp(path)) != self._entries[os.fspath(path)][_DIGEST_BYTES:]
+
+
+_DIGEST_BYTES = 32
+
+
+def _packed(stamp: str) -> bytes:
+    return struct.pack("3q", *map(int, stamp.split()))

@@ -68,40 +68,53 @@ def get_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     return stored
 
 
-def read_table(file: h5py.File, part: str) -> list[dict[str, Any]]:
-    """Return the table of a part of a prepared file, one dict per sample; [] for a missing part.
+def read_table_text(file: h5py.File, part: str) -> str:
+    """Return the table of a part of a prepared file as JSON; "[]" for a missing part.
 
     file: a prepared file
     part: such as "train"
 
-    >>> with h5py.File("table.h5", "w") as file:
+    >>> with h5py.File("texts.h5", "w") as file:
     ...     write_text(file, "parts", '["train"]')
     ...     write_text(file, "train/table", '[{"key": "a"}]')
-    ...     read_table(file, "train"), read_table(file, "val")
-    ([{'key': 'a'}], [])
+    ...     read_table_text(file, "train"), read_table_text(file, "val")
+    ('[{"key": "a"}]', '[]')
     """
     if part not in json.loads(read_text(file, "parts")):
-        return []
-    return json.loads(read_text(file, f"{part}/table"))
+        return "[]"
+    return read_text(file, f"{part}/table")
 
 
-def write_text(group: h5py.Group, name: str, text: str) -> None:
+def write_text(group: h5py.Group, name: str, *texts: str) -> None:
     """Write text as a checksummed dataset of bytes.
 
     HDF5 checksums neither strings nor long attributes.
 
     group: of an open file
     name: of the new dataset
-    text: at least one character
+    texts: ASCII if they are several; they are joined without a second copy of all. At least one
+        character
 
     >>> with h5py.File("text.h5", "w") as file:
     ...     write_text(file, "note", "hello")
     ...     read_text(file, "note")
     'hello'
     """
-    data = np.frombuffer(text.encode(), np.uint8)
-    chunk = (min(len(data), 1 << 20),)
-    group.create_dataset(name, data=data, chunks=chunk, compression="lzf", fletcher32=True)
+    if len(texts) == 1:
+        data = np.frombuffer(texts[0].encode(), np.uint8)
+        _create_bytes(group, name, len(data), data)
+        return
+    target, end = _create_bytes(group, name, sum(map(len, texts))), 0
+    for text in filter(None, texts):
+        start, end = end, end + len(text)
+        target[start:end] = np.frombuffer(text.encode("ascii"), np.uint8)
+
+
+def _create_bytes(group: h5py.Group, name: str, size: int, data: Any = None) -> h5py.Dataset:
+    chunk = (min(size, 1 << 20),)
+    return group.create_dataset(
+        name, (size,), np.uint8, data, chunks=chunk, compression="lzf", fletcher32=True
+    )
 
 
 def read_text(group: h5py.Group, name: str) -> str:

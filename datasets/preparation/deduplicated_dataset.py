@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..base import Progress, first_names
+from ..io.file_hashes import FileDigests
 from ..splits.assignment import Case
 from ..splits.shared_subjects import check_split_policy, remove_shared_subjects
 from .file_dataset import DatasetIndex
@@ -55,7 +56,7 @@ class DeduplicatedDataset(ImageDataset, ABC):
 
     def _index_and_assign(
         self, progress: Progress
-    ) -> tuple[DatasetIndex, dict[Path, str], Mapping[str, str]]:
+    ) -> tuple[DatasetIndex, FileDigests, Mapping[str, str]]:
         index, digests, split_of = super()._index_and_assign(progress)
         index = replace(index, left_out={**self._removed_files, **index.left_out})
         if self.leaky:

@@ -30,7 +30,7 @@ from ..base import (
     no_progress,
 )
 from ..io.directories import is_utf8, undecodable_name_text
-from ..io.file_hashes import hash_files, modification_stamp
+from ..io.file_hashes import FileDigests, hash_files, modification_stamp
 from ..io.hdf5_arrays import Array
 from ..io.value_range import measure_range, parse_range
 from ..splits.assignment import Case, groups_in_several_splits
@@ -208,9 +208,12 @@ class FileDataset(PreparedDataset):
                     ]
                 )
 
-            identity = self._cache_key_inputs(index.cases, digests)
             self._prepared_path = prepare_once(
-                self.name, identity, write, spec=self.spec, leaky=self.leaky
+                self.name,
+                lambda: self._cache_key_inputs(index.cases, digests),
+                write,
+                spec=self.spec,
+                leaky=self.leaky,
             )
             for note in read_notes(self._prepared_path):
                 warnings.warn(note, stacklevel=2)
@@ -247,9 +250,9 @@ class FileDataset(PreparedDataset):
         unknown: str = UNKNOWN,
     ) -> tuple[int, list[LeftOutFiles]]:
         """Return how many files were read, and all others below the root by reason."""
-        in_splits = {p for c in index.cases if c.name in split_of for p in c.files.values()}
-        used = in_splits | {*index.tables}
-        others = {p for c in index.cases for p in c.files.values()} - used
+        used = {path for c in index.cases if c.name in split_of for path in c.paths}
+        used |= {os.fspath(path) for path in index.tables}
+        others = (path for c in index.cases for path in c.paths if path not in used)
         reasons = {**dict.fromkeys(others, "its case is in no split"), **index.left_out}
         left_out = find_left_out(
             self.find_root(), used, reasons=reasons, problems=problems, unknown=unknown
@@ -289,7 +292,7 @@ class FileDataset(PreparedDataset):
 
     def _index_and_assign(
         self, progress: Progress
-    ) -> tuple[DatasetIndex, dict[Path, str], Mapping[str, str]]:
+    ) -> tuple[DatasetIndex, FileDigests, Mapping[str, str]]:
         root = self.find_root()
         try:
             index = self.build_index(root)
@@ -306,15 +309,16 @@ class FileDataset(PreparedDataset):
             left_out = find_left_out(root, (), reasons=index.left_out)
             there = [f"there are {files.count} files: {files.reason}" for files in left_out]
             raise DataError(error.summary, [*error.problems, *there])
-        paths = list(dict.fromkeys(p for case in index.cases for p in case.files.values()))
+        paths = list(dict.fromkeys(p for case in index.cases for p in case.paths))
         unreadable = [f"{path} cannot be read" for path in paths if not os.access(path, os.R_OK)]
         if unreadable:
             problems = [*index.problems, *unreadable]
             raise DataError(
                 f"{_file_count_text(len(problems))} unusable. {self._repair_advice()}", problems
             )
-        self._stamps = {path: modification_stamp(path) for path in paths}
-        digests = dict(zip(paths, hash_files(paths, progress), strict=True))
+        stamps = [modification_stamp(Path(path)) for path in paths]
+        digests = self._digests = FileDigests(paths, stamps, hash_files(paths, progress))
+        del paths, stamps
         split_of = self.assign_splits(index.cases)
         return index, digests, split_of
 
@@ -475,7 +479,7 @@ class FileDataset(PreparedDataset):
     def _read_checked(self, case: Case) -> CaseSamples | DataError:
         try:
             outcome = self.read(case)
-            changed = [p for p in case.files.values() if modification_stamp(p) != self._stamps[p]]
+            changed = [path for path in case.files.values() if self._digests.has_changed(path)]
         except DataError as error:
             return error
         except Exception as error:  # whatever a library makes of a damaged file
@@ -489,11 +493,14 @@ class FileDataset(PreparedDataset):
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
         """Return byte-identical files of two cases: problems across splits, notes within one."""
-        owners: dict[str, list[tuple[Case, Path]]] = defaultdict(list)
-        for case in cases:
-            for role, path in case.files.items():
-                if role in self.unique_roles and case.name in split_of:
-                    owners[digests[path]].append((case, path))
+        seen, repeated = set[bytes](), set[bytes]()
+        for _, _, digest in self._unique_files(cases, digests, split_of):
+            (repeated if digest in seen else seen).add(digest)
+        del seen
+        owners: dict[bytes, list[tuple[Case, Path]]] = defaultdict(list)
+        for case, path, digest in self._unique_files(cases, digests, split_of) if repeated else ():
+            if digest in repeated:
+                owners[digest].append((case, path))
         problems, notes = [], []
         for copies in owners.values():
             (first, path), *later_copies = copies
@@ -509,6 +516,15 @@ class FileDataset(PreparedDataset):
                     finding + splits_text
                 )
         return problems, notes
+
+    def _unique_files(
+        self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
+    ) -> Iterator[tuple[Case, Path, bytes]]:
+        """Yield the files that no two cases may share, with what tells their contents apart."""
+        for case in cases:
+            for role, path in case.files.items():
+                if role in self.unique_roles and case.name in split_of:
+                    yield case, path, digests[path].encode()
 
     unique_roles: frozenset[str] = frozenset({"image"})
     """Roles whose files no two cases may share."""
@@ -545,9 +561,10 @@ def _part_of(split: str | None, label: bool, train: bool) -> str | None:
 
 def _undecodable_names(cases: Iterable[Case], root: Path) -> list[str]:
     """Return a problem for each file below root whose name no cache key or record can hold."""
-    paths = dict.fromkeys(path for case in cases for path in case.files.values())
-    names = [os.path.relpath(path, root) for path in paths]
-    return [undecodable_name_text(name) for name in names if not is_utf8(name)]
+    names = (os.path.relpath(path, root) for case in cases for path in case.paths)
+    return [
+        undecodable_name_text(name) for name in dict.fromkeys(n for n in names if not is_utf8(n))
+    ]
 
 
 def _file_count_text(count: int) -> str:

@@ -70,7 +70,7 @@ def may_be_data(files: LeftOutFiles) -> bool:
 
 def find_left_out(
     root: Path,
-    used: Collection[Path],
+    used: Collection[Path | str],
     *,
     reasons: Mapping[Path, str] | None = None,
     problems: Collection[str] = (),

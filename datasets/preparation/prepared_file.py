@@ -24,13 +24,14 @@ from torch import Tensor
 
 from ..base import DataError, ManifestEntry, Sample, Spec, Split, Tile, manifest
 from ..io.file_hashes import cache_root
-from ..io.hdf5 import get_dataset, hdf5_errors, open_read_only, read_table, read_text
+from ..io.hdf5 import get_dataset, hdf5_errors, open_read_only, read_table_text, read_text
+from .table_rows import TableRows
 from .writer import SampleWriter
 
 
 def prepare_once(
     name: str,
-    key_inputs: Mapping[str, object],
+    key_inputs: Mapping[str, object] | Callable[[], Mapping[str, object]],
     write: Callable[[SampleWriter], Sequence[str] | None],
     *,
     spec: Spec,
@@ -39,7 +40,8 @@ def prepare_once(
     """Return the prepared file of a dataset; write it if it does not exist.
 
     name: first part of the file name
-    key_inputs: everything that the samples depend on, as JSON values; no paths and no times
+    key_inputs: everything that the samples depend on, as JSON values; no paths and no times. A
+        function that returns them, where they are many: they are not held while samples are read
     write: adds every sample to a SampleWriter, and returns notes for the user, which are stored
         beside the file. If it raises, nothing stays; if it is interrupted or killed, its finished
         units stay and the next call continues after them
@@ -57,12 +59,13 @@ def prepare_once(
     ...     read_part(path, "train")[0].x
     tensor([[1., 1., 1., 1.]])
     """
-    path = _prepared_path(name, key_inputs)
-    if _defect(path, key_inputs) is None:
+    identity = _canonical_json(key_inputs if isinstance(key_inputs, Mapping) else key_inputs())
+    path = _prepared_path(name, identity)
+    if _defect(path, identity) is None:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        defect = _defect(path, key_inputs)
+        defect = _defect(path, identity)
         if defect is None:
             return path
         if path.exists():
@@ -71,9 +74,7 @@ def prepare_once(
             warnings.warn(
                 f"{defect} Renamed to {corrupt_path.name} and prepared again.", stacklevel=2
             )
-        writer = SampleWriter(
-            path.with_suffix(".parts"), _canonical_json(key_inputs), spec, leaky=leaky
-        )
+        writer = SampleWriter(path.with_suffix(".parts"), identity, spec, leaky=leaky)
         try:
             _write_notes(path, write(writer) or ())
             writer.finish(path)
@@ -98,8 +99,9 @@ def find_prepared(name: str, key_inputs: Mapping[str, object]) -> Path | None:
     ...     find_prepared("empty", {"seed": 0}) == path, find_prepared("empty", {"seed": 1})
     (True, None)
     """
-    path = _prepared_path(name, key_inputs)
-    return path if _defect(path, key_inputs) is None else None
+    identity = _canonical_json(key_inputs)
+    path = _prepared_path(name, identity)
+    return path if _defect(path, identity) is None else None
 
 
 def read_notes(path: Path) -> list[str]:
@@ -155,7 +157,7 @@ class PreparedSplit:
     def __init__(self, path: Path, part: str, *, masks: bool = True) -> None:
         self.path, self.part, self.masks = Path(path), part, masks
         self._opened: tuple[int, h5py.File] | None = None
-        self._rows: list[dict[str, Any]] | None = None
+        self._rows: TableRows | None = None
 
     def __len__(self) -> int:
         return len(self._read_table())
@@ -198,10 +200,10 @@ class PreparedSplit:
         stored = torch.from_numpy(get_dataset(self._open_file(), f"{self.part}/{name}")[index])
         return stored.bool() if stored.dtype == torch.uint8 else stored
 
-    def _read_table(self) -> list[dict[str, Any]]:
+    def _read_table(self) -> TableRows:
         if self._rows is None:
             with hdf5_errors(self.path):
-                self._rows = read_table(self._open_file(), self.part)
+                self._rows = TableRows(read_table_text(self._open_file(), self.part))
         return self._rows
 
     def _open_file(self) -> h5py.File:
@@ -277,8 +279,8 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _prepared_path(name: str, key_inputs: Mapping[str, object]) -> Path:
-    digest = hashlib.sha256(_canonical_json(key_inputs).encode()).hexdigest()[:16]
+def _prepared_path(name: str, identity: str) -> Path:
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return cache_root() / "data" / f"{name}-{digest}.h5"
 
 
@@ -286,16 +288,19 @@ def _canonical_json(key_inputs: Mapping[str, object]) -> str:
     return json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _defect(path: Path, key_inputs: Mapping[str, object]) -> str | None:
-    """Return why the file cannot be used, or None. Reads its tables, not its voxels."""
+def _defect(path: Path, identity: str) -> str | None:
+    """Return why the file cannot be used, or None. Reads its tables, not its voxels.
+
+    identity: canonical JSON of the cache-key inputs
+    """
     if not path.exists():
         return f"{path.name} is not there."
     try:
         with hdf5_errors(path), open_read_only(path) as file:
-            if read_text(file, "identity") != _canonical_json(key_inputs):
+            if read_text(file, "identity") != identity:
                 return f"{path.name} holds another dataset than its name says."
             for part in json.loads(read_text(file, "parts")):
-                read_table(file, part)
+                read_text(file, f"{part}/table")  # its checksum
     except DataError as error:
         return error.summary
     return None

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from ..io.hdf5 import (
     get_dataset,
     hdf5_errors,
     open_read_only,
-    read_table,
+    read_table_text,
     read_text,
     write_text,
 )
 from ..io.hdf5_output import HDF5Output, write_hdf5
+from .table_rows import TableRows
 
 SHARD_BYTES, SHARD_SECONDS = 256 << 20, 10.0
 """Bytes and seconds after which a shard is closed: what a killed preparation loses at most."""
@@ -96,6 +98,7 @@ class SampleWriter:
 
     def finish(self, path: Path) -> None:
         """Join the shards into one file at `path`; it is on disk when this returns."""
+        self._keys, self._split_of, self._units = set(), {}, set()  # nothing is added any more
         if self._shard is not None or not self._shards:
             self._shard = self._shard or Shard(self._folder / "000000.part")
             self._close_shard()
@@ -144,7 +147,7 @@ class SampleWriter:
                 rows = [
                     (part, row)
                     for part in json.loads(read_text(file, "parts"))
-                    for row in read_table(file, part)
+                    for row in TableRows(read_table_text(file, part))
                 ]
         except DataError:
             return False
@@ -206,7 +209,7 @@ class Shard:
         self._began, self._whole = time.monotonic(), dict[str, int]()
         self._output = HDF5Output(path, libver=LIBRARY_VERSION)
         self._growing = GrowingDatasets(self._output.file)
-        self._rows: dict[str, list[dict[str, object]]] = {}
+        self._rows: dict[str, list[str]] = {}  # in JSON
 
     def add(self, part: str, sample: Sample) -> None:
         rows = self._rows.setdefault(part, [])
@@ -222,20 +225,19 @@ class Shard:
             if sample.mask is None and sample.boxes is None
             else content_hash(replace(sample, mask=None, boxes=None))
         )
-        rows.append(
-            {
-                "key": sample.key,
-                "group": sample.group,
-                "label": sample.label,
-                "spacing": sample.spacing,
-                "tags": dict(sample.tags),
-                "tile": sample.tile,
-                "boxes": sample.boxes,
-                "has": list(arrays),
-                "content": content,
-                "content without mask": content_without_mask,
-            }
-        )
+        row = {
+            "key": sample.key,
+            "group": sample.group,
+            "label": sample.label,
+            "spacing": sample.spacing,
+            "tags": dict(sample.tags),
+            "tile": sample.tile,
+            "boxes": sample.boxes,
+            "has": list(arrays),
+            "content": content,
+            "content without mask": content_without_mask,
+        }
+        rows.append(json.dumps(row))
 
     def age(self) -> float:
         """Return the seconds since the shard was started."""
@@ -250,37 +252,37 @@ class Shard:
         self._rows = {part: self._rows[part][:count] for part, count in self._whole.items()}
 
     def finish(self, identity: str) -> None:
-        write_tables(self._output.file, identity, self._rows, self.units)
+        tables = {part: [", ".join(rows)] for part, rows in self._rows.items()}
+        _write_tables(self._output.file, identity, tables, [json.dumps(self.units)[1:-1]])
         self._output.close()
 
     def delete(self) -> None:
         self._output.discard()
 
 
-def write_tables(
-    file: h5py.File,
-    identity: str,
-    rows: Mapping[str, list[dict[str, object]]],
-    units: list[str],
+def _write_tables(
+    file: h5py.File, identity: str, tables: Mapping[str, list[str]], units: list[str]
 ) -> None:
     """Write everything of a prepared file but its voxels.
 
-    file: open for writing
     identity: canonical JSON of the cache-key inputs
-    rows: table of each part
-    units: names of the units in the file
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder, h5py.File(Path(folder, "a.h5"), "w") as file:
-    ...     write_tables(file, '{"seed":0}', {"train": [{"key": "a"}]}, ["patient-1"])
-    ...     read_text(file, "identity"), read_table(file, "train")
-    ('{"seed":0}', [{'key': 'a'}])
+    tables: of each part the rows in JSON, separated as `json.dumps` does, in pieces
+    units: likewise, the names of the units in the file
     """
     write_text(file, "identity", identity)
-    write_text(file, "units", json.dumps(units))
-    write_text(file, "parts", json.dumps(list(rows)))
-    for part, table in rows.items():
-        write_text(file, f"{part}/table", json.dumps(table))
+    write_text(file, "units", *_list_text(units))
+    write_text(file, "parts", json.dumps(list(tables)))
+    for part, pieces in tables.items():
+        write_text(file, f"{part}/table", *_list_text(pieces))
+
+
+def _list_text(pieces: list[str]) -> Iterator[str]:
+    yield "["
+    for number, piece in enumerate(filter(None, pieces)):
+        if number:
+            yield ", "
+        yield piece
+    yield "]"
 
 
 class GrowingDatasets:
@@ -326,38 +328,41 @@ class GrowingDatasets:
 
 
 def _join_shards(shards: list[Path], path: Path, identity: str) -> None:
-    """Write one file of all shards, in order; chunks are copied with their checksums."""
-    rows: dict[str, list[dict[str, object]]] = {}
+    """Write one file of all shards, in order; chunks are copied with their checksums.
+
+    The rows of one shard at a time are parsed; of the others their text is kept.
+    """
+    tables: dict[str, list[str]] = {}
+    counts = Counter[str]()
     units: list[str] = []
     with write_hdf5(path, libver=LIBRARY_VERSION) as output:
         growing = GrowingDatasets(output)
         for shard in shards:
             with hdf5_errors(shard), open_read_only(shard) as file:
-                units += json.loads(read_text(file, "units"))
+                units.append(read_text(file, "units")[1:-1])
                 for part in json.loads(read_text(file, "parts")):
-                    table = rows.setdefault(part, [])
-                    sources = {
-                        name: get_dataset(file, name) for name, _ in _stored_chunks(file, part)
-                    }
-                    for name, index in _stored_chunks(file, part):
-                        source = sources[name]
-                        offset = (index, *[0] * (source.ndim - 1))
-                        filter_mask, chunk = source.id.read_direct_chunk(offset)
-                        target_index = len(table) + index
-                        target = growing.extended(
-                            name, target_index, source.shape[1:], source.dtype
-                        )
-                        target.id.write_direct_chunk(
-                            (target_index, *offset[1:]), chunk, filter_mask
-                        )
-                    table += read_table(file, part)
-        write_tables(output, identity, rows, units)
+                    text = read_table_text(file, part)
+                    tables.setdefault(part, []).append(text[1:-1])
+                    rows = TableRows(text)
+                    _copy_chunks(file, part, rows, growing, counts[part])
+                    counts[part] += len(rows)
+        _write_tables(output, identity, tables, units)
 
 
-def _stored_chunks(file: h5py.File, part: str) -> Iterator[tuple[str, int]]:
-    for index, row in enumerate(read_table(file, part)):
-        for name in row["has"]:
-            yield f"{part}/{name}", index
+def _copy_chunks(
+    file: h5py.File, part: str, rows: TableRows, growing: GrowingDatasets, first: int
+) -> None:
+    """Append the chunks of a part of a shard; `first` rows of the part are there already."""
+    sources: dict[str, h5py.Dataset] = {}
+    for index, row in enumerate(rows):
+        for name in (f"{part}/{field}" for field in row["has"]):
+            if name not in sources:
+                sources[name] = get_dataset(file, name)
+            source = sources[name]
+            offset = (index, *[0] * (source.ndim - 1))
+            filter_mask, chunk = source.id.read_direct_chunk(offset)
+            target = growing.extended(name, first + index, source.shape[1:], source.dtype)
+            target.id.write_direct_chunk((first + index, *offset[1:]), chunk, filter_mask)
 
 
 def _is_box(box: Sequence[int], shape: tuple[int, ...]) -> bool:

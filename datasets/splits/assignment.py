@@ -9,8 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from .case_files import CaseFiles
 
-@dataclass(frozen=True)
+NOTHING: Mapping[str, Any] = {}
+"""What all cases without extras share."""
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """The files that are read together.
 
@@ -31,6 +36,21 @@ class Case:
     pool: str = ""
     label: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "files", CaseFiles(self.files))
+        if not self.extra:
+            object.__setattr__(self, "extra", NOTHING)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of all files as text, without the Path objects that `files` makes of them.
+
+        >>> Case("scan-1", "patient-1", {"image": Path("a.png")}).paths
+        ('a.png',)
+        """
+        assert isinstance(self.files, CaseFiles)
+        return self.files.texts
 
 
 def check_fractions(fractions: Sequence[float], count: int) -> list[float]:

@@ -60,6 +60,8 @@ class Autoencoder(Codec):
         self.network_range = network_range
         self.weight, self.spectrum = looks, spectrum
         self.looks = PerceptualLoss(range, features=features) if looks else None
+        if self.looks is not None:
+            self.looks.perceptual.check_sides(shape[1:])
         ndim, channels = len(shape) - 1, shape[0]
         self.adversary = None
         if adversary is not None:

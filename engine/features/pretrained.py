@@ -56,6 +56,7 @@ class PerceptualDistance(BatchedModule):
     net: ((N, 3, H, W), the same) in [0, 1] -> (N, H, W)
     package: whose version the network depends on
     weights: the file, or the seed, that they are from
+    min_side: pixels that the shorter side has at least; below, a layer would see no pixel
 
     >>> import torch
     >>> from adbench.engine.features.pretrained import build_perceptual
@@ -65,9 +66,12 @@ class PerceptualDistance(BatchedModule):
     (torch.Size([2, 16, 16]), tensor(0.))
     """
 
-    def __init__(self, name: str, net: nn.Module, package: str, weights: Path | int) -> None:
+    def __init__(
+        self, name: str, net: nn.Module, package: str, weights: Path | int, *, min_side: int = 4
+    ) -> None:
         super().__init__()
         self.name, self.package, self.weights = name, package, weights
+        self.min_side = min_side
         self._unregistered = [net.eval().requires_grad_(False)]
 
     @cached_property
@@ -82,6 +86,25 @@ class PerceptualDistance(BatchedModule):
     def frozen(self) -> nn.Module:
         """The network."""
         return self._unregistered[0]
+
+    def check_sides(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless images of that shape are large enough for the network.
+
+        shape: of two axes, or of a volume whose planes are compared
+
+        >>> from adbench.engine.features.pretrained import build_perceptual
+        >>> try:
+        ...     build_perceptual("effperc-random").check_sides((2, 64))
+        ... except ValueError as error:
+        ...     print(error)
+        effperc-random compares images of 4 pixels a side at least, not 2 x 64: a larger size does
+        """
+        if min(shape) < self.min_side:
+            extent = " x ".join(map(str, shape))
+            raise ValueError(
+                f"{self.name} compares images of {self.min_side} pixels a side at least, not "
+                f"{extent}: a larger size does"
+            )
 
     @torch.no_grad()
     def distance(
@@ -362,4 +385,5 @@ def _build_lpips(backbone: Path | str | None) -> PerceptualDistance:
             f"{backbone} does not hold torchvision's SqueezeNet 1.1 (squeezenet1_1-b8a52dc0.pth): "
             f"{str(error).splitlines()[0]}"
         ) from error
-    return PerceptualDistance("lpips", LPIPS(net), "lpips", Path(backbone))
+    # SqueezeNet pools three times without padding
+    return PerceptualDistance("lpips", LPIPS(net), "lpips", Path(backbone), min_side=17)

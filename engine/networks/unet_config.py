@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ..runtime.setting_types import Count, Many, Natural, Positive
+from ..runtime.setting_types import Count, Depth, Many, Natural, Positive
 from .diffusion_unet import build_unet, side_divisor
 
 
@@ -33,7 +33,7 @@ class UNetConfig:
     """
 
     widths: Many[Count]
-    res_blocks: Count
+    res_blocks: Depth
     attention: Many[bool]
     head_channels: Count
     fold: Count = 1
@@ -63,7 +63,7 @@ class OptionalUNetConfig:
     """
 
     widths: Many[Count] | None = None
-    res_blocks: Count | None = None
+    res_blocks: Depth | None = None
     attention: Many[bool] | None = None
     head_channels: Count | Many[Natural] | None = None
     fold: Count | None = None
@@ -91,7 +91,7 @@ class ScaledUNetConfig:
 
     width: Count
     mults: Many[Positive]
-    res_blocks: Count
+    res_blocks: Depth
     fold: Count = field(default=1, kw_only=True)
     groups: Count | None = field(default=None, kw_only=True)
 

@@ -17,6 +17,9 @@ Count = Annotated[int, Meta(ge=1)]
 Several = Annotated[int, Meta(ge=2)]
 """A number of things of which one alone would not do, such as samples of a deviation."""
 
+Depth = Annotated[int, Meta(ge=1, le=100)]
+"""A number of layers or blocks, one after another; building very many would take minutes."""
+
 Natural = Annotated[int, Meta(ge=0)]
 Level = Annotated[int, Meta(ge=1, le=1000)]
 """A noise level on the 1000-step scale."""

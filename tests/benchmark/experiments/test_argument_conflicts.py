@@ -48,6 +48,12 @@ CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
     ("ddpm-ood", {"process": "flow", "lagged": True}, "the sampler euler has no history"),
     ("andi", {"T": 4}, "are the same step"),
     ("guided-ddim", {"T": 1}, "T is"),
+    ("autoddpm", {"size": 1}, "4 pixels a side at least, not 2 x 2"),
+    ("thor", {"size": 1.0}, "4 pixels a side at least, not 2 x 2"),
+    ("ddpm-ood", {"size": 1, "perceptual": "effperc-random"}, "4 pixels a side at least"),
+    ("anoddpm", {"width": 1e6}, "parameters, more than 1e"),
+    ("cddpm", {"encoder_width": 10**6}, "parameters, more than 1e"),
+    ("anoddpm", {"size": 10**6}, "1000000 x 1000000, more than 1e"),
     ("ae1d", {"calibration": 1}, "calibration is"),
     ("ddpm-ood", {"calibration": 1}, "calibration is"),
 ]
@@ -74,6 +80,15 @@ def test_every_method_can_be_built_without_memory(name: str) -> None:
     for axes in method.load().ndims:
         spec = Spec(1, (16,) * axes, labels=True)
         assert argument_conflict(method, method.arguments("check", extra), "check", spec) == ""
+
+
+def test_a_network_is_refused_before_very_many_layers_are_built() -> None:
+    for name, settings in (
+        ("anoddpm", {"res_blocks": 10**6}),
+        ("cddpm", {"encoder_layers": [101] * 4}),
+    ):
+        with pytest.raises(RegistryError, match="from 1 to 100"):
+            REGISTRY.methods[name].arguments("check", settings)
 
 
 def test_without_a_form_of_the_samples_a_conflict_is_one_of_every_size() -> None:

@@ -360,3 +360,24 @@ def test_volumes_are_compared_by_all_planes_across_each_axis(untrained: Perceptu
     at = distance[:, 2, 3, 5]
     torch.testing.assert_close(at, (one[:, 2, 5] + two[:, 3, 5] + three[:, 2, 3]) / 3)
     assert torch.equal(untrained.distance_any_axes(x[:, :, 2], y[:, :, 2]), two)
+
+
+def test_the_smallest_side_is_the_smallest_that_the_network_takes(
+    untrained: PerceptualDistance,
+) -> None:
+    side = untrained.min_side
+    x = torch.rand(1, 3, side, 64)
+    untrained.check_sides(x.shape[2:])
+    assert untrained.distance(x, x.flip(3)).isfinite().all()
+    with pytest.raises(ValueError, match="4 pixels a side at least, not 3 x 64: a larger size"):
+        untrained.check_sides((side - 1, 64))
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        untrained.distance(*[torch.rand(1, 3, side - 1, 64)] * 2)
+
+
+def test_the_smallest_side_of_squeezenet_is_that_of_its_poolings() -> None:
+    pools = [nn.MaxPool2d(3, 2, ceil_mode=True) for _ in range(3)]
+    net = nn.Sequential(nn.Conv2d(3, 1, 3, 2), *pools)
+    assert net(torch.zeros(1, 3, 17, 40)).shape[2] == 1
+    with pytest.raises(RuntimeError, match="too small"):
+        net(torch.zeros(1, 3, 16, 40))
