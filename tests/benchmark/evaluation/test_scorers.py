@@ -27,7 +27,7 @@ def split(
     count = given.shape[1]
     keys = [f"sample {i}" for i in range(count)]
     labels = np.zeros(count, bool) if label is None else np.asarray(label, bool)
-    fields = {"mask": None, "roi": None, "spacing": None} | more
+    fields: dict[str, Any] = {"mask": None, "roi": None, "spacing": None} | more
     maps = None if maps is None else maps.astype(np.float32)
     return Predictions(keys, keys, labels, tags=[{}] * count, score=score, map=maps, **fields)
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
 from adbench.benchmark.evaluation.evaluate import evaluate
+from adbench.benchmark.evaluation.metrics.ranking import PixelScores
 from adbench.benchmark.evaluation.named_protocols import (
     NAMED_PROTOCOLS,
     parse_protocol,
@@ -90,7 +91,7 @@ def test_stacked_slices_are_filtered_like_volumes(volumes, post, shuffled):
     assert truth.roi is not None and expected.roi is not None
     assert (truth.roi == expected.roi.reshape(-1, SIZE, SIZE)[order]).all()
     level = truth.at_level(0)
-    assert level.pixels is not None
+    assert isinstance(level.pixels, PixelScores)
     assert (level.pixels.score == maps[truth.roi]).all()
 
 
@@ -119,7 +120,7 @@ def test_components_are_joined_through_slices():
     for post, remaining in {"components>=3": 0, "volume-components>=3": 3}.items():
         truth = GroundTruth(split, Protocol(post=(post,)))
         pixels = truth.at_level(0).pixels
-        assert pixels is not None and truth.binarize(pixels, 0.5).sum() == remaining
+        assert isinstance(pixels, PixelScores) and truth.binarize(pixels, 0.5).sum() == remaining
 
 
 @pytest.mark.parametrize("name", ["pddpm", "uad-imag", "bmad", "mood", "mvtec", "adbench"])

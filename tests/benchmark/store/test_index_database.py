@@ -152,10 +152,12 @@ def test_a_locked_index_is_read_and_not_waited_for_long(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = listing(store)
-    original = sqlite3.connect
-    monkeypatch.setattr(
-        index_database.sqlite3, "connect", lambda path, **kw: original(path, **kw | {"timeout": 0})
-    )
+    original: Any = sqlite3.connect
+
+    def impatient(path: Path, **options: Any) -> sqlite3.Connection:
+        return original(path, **options | {"timeout": 0})
+
+    monkeypatch.setattr(index_database.sqlite3, "connect", impatient)
     holder = original(store.root / FILE_NAME, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     add(store, 7)

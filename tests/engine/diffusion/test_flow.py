@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,7 +54,7 @@ def test_the_schedule_is_the_signal_to_noise_ratio_of_the_line() -> None:
 
 
 @pytest.mark.parametrize("power", [1, 2])
-def test_the_loss_is_the_error_of_the_velocity(power: int) -> None:
+def test_the_loss_is_the_error_of_the_velocity(power: Literal[1, 2]) -> None:
     """Of a network that says 0: the mean of |noise - x_0| to the power, noise of the stream."""
     denoiser = Denoiser(NoiseField(torch.zeros(2, 4, 4)), linear_schedule(), process=Flow,
         prediction_type="velocity")  # fmt: skip
