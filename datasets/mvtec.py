@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .base import Count, Natural, Pair, TwoFractions
 from .io.value_range import ValueRange
 from .layouts.mvtec_categories import (
+    MVTEC_LAYOUT,
+    CategoryLayout,
     find_categories,
     has_training_folder,
     missing_category,
@@ -68,6 +70,9 @@ class MVTec(ImageDataset):
     name = "mvtec"
     expected = "<root>/hazelnut/{train/good,test/good,test/crack,ground_truth/crack}/000.png"
 
+    layout: ClassVar[CategoryLayout] = MVTEC_LAYOUT
+    """How a category's folder is laid out."""
+
     def __init__(
         self,
         *,
@@ -86,14 +91,35 @@ class MVTec(ImageDataset):
         self._set_image_options(size, channels, tile, overlap, range)
 
     def build_index(self, root: Path) -> DatasetIndex:
-        folders = find_categories(root, self.category, has_training_folder)
+        folders = self.find_category_folders(root)
         if not folders:
             raise self.no_data_error(missing_category(root, self.category))
-        cases, problems = read_categories(folders)
+        cases, problems = read_categories(folders, self.layout)
+        abnormal = [case for case in cases if case.label]
+        self._has_masks = not abnormal or any("mask" in case.files for case in abnormal)
         self._shown = self.channels or (3 if len(folders) > 1 else None)
         self._infer_spec(cases)
         left_out = other_categories(folders, has_training_folder)
+        for folder in folders:
+            left_out |= self.unread_folders(folder)
         return DatasetIndex(cases, problems, left_out=left_out)
 
+    def find_category_folders(self, root: Path) -> list[Path]:
+        """Return the folder of the chosen category, or those of all.
+
+        root: the folder of the data
+        """
+        return find_categories(root, self.category, has_training_folder)
+
+    def unread_folders(self, category: Path) -> Mapping[Path, str]:
+        """Return the folders of a category that are passed over on purpose, and why.
+
+        category: its folder
+        """
+        return {}
+
     def assign_splits(self, cases: Sequence[Case]) -> Mapping[str, str]:
+        validation = [case for case in cases if case.pool == "val"]
+        if validation and not any(case.label for case in validation):
+            return {c.name: "held_out" if c.pool == "val" else c.pool for c in cases}
         return split_training_pool(cases, self.fractions, self.seed)

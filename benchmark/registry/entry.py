@@ -96,8 +96,14 @@ class Entry:
 
         positional: of a method the Spec of its samples.
         settings: values by name.
+
+        A dataset of files is called as its entry, so that errors and the folder below --data have
+        the name that the user gave, although several entries may have one class.
         """
-        return build(self.load(), *positional, **settings)
+        built = build(self.load(), *positional, **settings)
+        if self.package == "datasets" and getattr(built, "name", None):
+            built.name = self.name.partition("/")[0]
+        return built
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The settings of the class by name, without the Spec, which comes from the dataset."""

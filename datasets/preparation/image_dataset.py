@@ -6,6 +6,7 @@ import math
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from .file_dataset import CaseSamples, DatasetIndex, FileDataset
 
 
 class ImageDataset(FileDataset, ABC):
-    """Base class for image folders; file roles are "image", and "mask" where there is one.
+    """Base class for image folders; file roles are "image", and "mask" where there is one;
+    several masks ("mask 2", ...) are united.
 
     A subclass sets these constructor arguments with `_set_image_options`, and calls `_infer_spec`
     at the end of `build_index`.
@@ -123,6 +125,10 @@ class ImageDataset(FileDataset, ABC):
                 continue
             cases.append(Case(name, group or name, {"image": file}, label=False))
         return DatasetIndex(cases, problems)
+
+    def without_masks(self, case: Case) -> Case:
+        files = {role: path for role, path in case.files.items() if not is_mask_role(role)}
+        return super().without_masks(replace(case, files=files))
 
     def read_picture(self, case: Case) -> Tensor:
         """Return the image of a case at its own size, (C, H, W) float32 in 0..1.
@@ -221,16 +227,17 @@ class ImageDataset(FileDataset, ABC):
             problems += self._image_problems(case, x)
         except DataError as error:
             problems.append(error.summary)
-        if "mask" in case.files:
-            name = _describe_file(case, "mask")
+        for role in filter(is_mask_role, case.files):
+            name = _describe_file(case, role)
             try:
-                mask = read_mask(
-                    case.files["mask"].read_bytes(),
+                part = read_mask(
+                    case.files[role].read_bytes(),
                     name,
                     multiclass=self.multiclass_masks,
                     size=None if x is None else x.shape[1:],
                 )
-                problems += self._mask_problems(case, name, mask)
+                problems += self._mask_problems(case, name, part)
+                mask = part if mask is None or mask.shape != part.shape else mask | part
             except DataError as error:
                 problems.append(error.summary)
         return x, mask, problems
@@ -252,6 +259,17 @@ class ImageDataset(FileDataset, ABC):
             yield f"{name} is empty, and its image is called abnormal: draw it, or move the image"
         if not case.label and mask.any():
             yield f"{name} marks an anomaly, and its image is called normal"
+
+
+def is_mask_role(role: str) -> bool:
+    """Return whether a case's file of this role is a mask: "mask", or "mask 2" of several.
+
+    role: a key of the case's files
+
+    >>> [is_mask_role(role) for role in ("image", "mask", "mask 2")]
+    [False, True, True]
+    """
+    return role == "mask" or role.startswith("mask ")
 
 
 def _scaled_boxes(

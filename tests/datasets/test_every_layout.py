@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import trees_benchmarks as benchmarks
 import trees_images as images
 from adbench.benchmark.api.catalogue import load_dataset
 from adbench.benchmark.cli.main import app
@@ -30,6 +31,16 @@ LAYOUTS: dict[str, tuple[Make, list[str]]] = {
     "chexpert": (lambda r, v, t, a: images.chexpert_npy(r), []),
     "mvtec": (lambda r, v, t, a: images.mvtec(r), ["tile=8", "overlap=2"]),
     "visa": (lambda r, v, t, a: images.visa(r), []),
+    "bmad": (lambda r, v, t, a: benchmarks.bmad(r), []),
+    "medianomaly": (lambda r, v, t, a: benchmarks.medianomaly(r), []),
+    "btad": (lambda r, v, t, a: benchmarks.btad(r), []),
+    "mpdd": (lambda r, v, t, a: images.mvtec(r, "tubes"), []),
+    "mvtec-loco": (lambda r, v, t, a: benchmarks.loco(r), []),
+    "mvtec-3d": (lambda r, v, t, a: benchmarks.depth(r), []),
+    "mvtec-ad2": (lambda r, v, t, a: benchmarks.ad2(r), []),
+    "real-iad": (lambda r, v, t, a: benchmarks.real_iad(r), []),
+    "tsb-ad": (lambda r, v, t, a: benchmarks.tsb_ad(r), ["window=32"]),
+    "ucr-anomaly": (lambda r, v, t, a: benchmarks.ucr(r), ["window=32"]),
     "folder": (lambda r, v, t, a: images.loose(r), []),
     "volumes": (lambda r, v, t, a: t.own(r), ["every=4"]),
     "decathlon": (lambda r, v, t, a: t.tasks(r), []),
@@ -44,21 +55,35 @@ LAYOUTS: dict[str, tuple[Make, list[str]]] = {
         [],
     ),
 }
+COHORTS = ("brats-t1", "brats-t2", "shifts-t1", "shifts-t2", "atlas-i-t1", "atlas-o-t1",
+    "atlas-n-t1", "wmh-t1")  # fmt: skip
+LAYOUTS |= {
+    f"uad-imag-{cohort}": (
+        lambda r, v, t, a, suffix=f"{cohort[-2:].upper()}w": benchmarks.cohort(r, suffix),
+        ["every=2"],
+    )
+    for cohort in COHORTS
+}
 MADE_UP = {"synthbrain", "phantom"}
+PIXELLESS = ("rf-challenge", "idx", "hdf5", "tsb-ad", "ucr-anomaly")
+"""Datasets without an argument `size`."""
+
+ALIKE = [name for name in LAYOUTS if name.startswith("uad-imag-")][1:]
+"""Presets that differ from another one in their names and modality alone."""
 
 
 def test_every_dataset_of_the_registry_is_here() -> None:
     assert {*LAYOUTS, *MADE_UP} == set(Registry.read().datasets)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ALIKE])
 def test_it_reaches_the_leaderboard(name, tmp_path, cache, volumes, trees, arrays) -> None:
     make, sets = LAYOUTS[name]
     root = tmp_path / "data"
     root.mkdir()
     make(root, volumes, trees, arrays)
     small = ["steps=2", "width=8", "mults=[1,2]", "attention=[]", "sampling_steps=1", "repeats=1"]
-    size = [] if name in ("rf-challenge", "idx", "hdf5") else ["size=16"]
+    size = [] if name in PIXELLESS else ["size=16"]
     argv = ["run", "-d", name, "--data", str(root), "-m", "healthy-mean,anoddpm", "--no-baselines"]
     argv += ["--levels", "250", "--profile", "tiny", "--out", str(tmp_path / "out")]
     argv += ["--store", str(tmp_path / "store")]
@@ -101,13 +126,13 @@ def plant(root: Path) -> None:
             path.write_bytes(b"junk")
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in ALIKE])
 def test_junk_is_named_and_changes_no_sample(name, tmp_path, cache, volumes, trees, arrays) -> None:
     make, sets = LAYOUTS[name]
     root = tmp_path / "data"
     root.mkdir()
     make(root, volumes, trees, arrays)
-    small = [] if name in ("rf-challenge", "idx", "hdf5") else ["size=16"]
+    small = [] if name in PIXELLESS else ["size=16"]
     settings = [f"{name}.{text}" for text in sets + small]
 
     def samples() -> list:

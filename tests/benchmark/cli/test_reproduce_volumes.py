@@ -40,7 +40,7 @@ def test_volumes_laid_out_as_the_table_asks_run_to_the_table(tmp_path):
     arguments = {"root": str(root), "modalities": ["T2w"], "size": 16}
     entries = {
         "methods": {"riad": {"class": f"{PLUGIN}:Brightness"}},
-        "datasets": {name: {"class": "volumes:Volumes", "args": arguments}},
+        "datasets": {name: {"class": "volumes:Volumes", "args": arguments, "replace": True}},
     }
     registry = tmp_path / "registry.yaml"
     registry.write_text(yaml.safe_dump(entries))

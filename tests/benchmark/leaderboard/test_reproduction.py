@@ -212,14 +212,14 @@ def test_the_tables_of_the_benchmarks_are_whole():
 
 @pytest.mark.parametrize(
     ("paper", "dataset", "protocol"),
-    [("uad-imag", "uad-imag-brats-t2", "uad-imag"), ("bmad", "bmad-resc", "bmad")],
+    [("uad-imag", "uad-imag-brats-t2", "uad-imag"), ("bmad", "bmad/resc", "bmad")],
 )
 def test_a_benchmark_says_what_it_needs_and_is_compared_when_it_is_there(paper, dataset, protocol):
     from adbench.benchmark.evaluation.named_protocols import NAMED_PROTOCOLS, parse_protocol
 
     facts, findings = reproduce(paper, [])
     (table,) = facts["tables"].values()
-    assert "registry file" in table["bring"] and f"--protocol {protocol}" in table["bring"]
+    assert f"-d {dataset}" in table["bring"] and f"--protocol {protocol}" in table["bring"]
     assert all(dataset in finding.reason for finding in findings if finding.dataset == dataset)
     ours: dict[str, Any] = record(
         "PatchCore", dataset__name=dataset, profile="paper", method__name="patchcore",
