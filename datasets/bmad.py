@@ -34,7 +34,7 @@ class BMAD(MVTec):
 
     category: brats2021, liver, resc, oct2017, rsna or camelyon16 (bmad/resc on the command line),
         or the name of a folder laid out so; None takes the only one under root
-    channels: None takes those of the training images, in several of the sets three that show gray in
+    channels: None takes those of the training images, which in several of the sets show gray in
         the colours of a table
     fractions: of the published training images in train and held_out; val and test are published
     root, size, tile, overlap, range, seed: see MVTec

@@ -61,8 +61,8 @@ class MedIAnomaly(ImageDataset):
 
     root: MedIAnomaly-Data/, the set's own folder, or one above; else $ADBENCH_DATA
     category: which set (medianomaly/rsna on the command line)
-    size, channels, tile, overlap, range: see ImageDataset; the authors train on 64 x 64, in gray but
-        for ISIC2018 and Camelyon16, which are coloured (channels=3)
+    size, channels, tile, overlap, range: see ImageDataset; the authors train on 64 x 64, in gray;
+        ISIC2018 and Camelyon16 are coloured (channels=3)
     fractions: of the published training images in train and held_out
     seed: which images those are
 

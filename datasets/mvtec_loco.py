@@ -9,8 +9,8 @@ and Localization", IJCV 2022, doi:10.1007/s11263-022-01578-9. Per category
     <category>/ground_truth/{logical_anomalies,structural_anomalies}/000/{000,001,...}.png
 
 An image has a mask for each of its anomalies, whose number says which anomaly it is. Differs from
-the authors' evaluation in joining the masks of an image: there, an anomaly counts as fully localised
-once a share of its area is marked that defects_config.json gives for its kind (sPRO, saturation).
+the authors' evaluation in joining the masks of an image: there, an anomaly is fully localised once
+a share of its area is marked that defects_config.json gives for its kind (sPRO, saturation).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from .base import Count, DataError, Natural, Positive, Spec, TwoFractions
 from .io.directories import find_files
 from .io.hdf5_arrays import Array
 from .preparation.file_dataset import DatasetIndex
+from .preparation.left_out import REASON_OF_SUFFIX
 from .preparation.series_dataset import SeriesDataset
 
 FILE_NAME = re.compile(
@@ -75,6 +76,7 @@ class TSBAD(SeriesDataset):
         for path in find_files(root, (".csv",), 3):
             match = FILE_NAME.fullmatch(path.name)
             if match is None:
+                left_out[path] = REASON_OF_SUFFIX[".csv"]
                 continue
             names = {match["number"], match["source"].casefold(), match["series"].casefold()}
             if self.category is not None and self.category.casefold() not in names:

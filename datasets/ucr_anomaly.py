@@ -21,6 +21,7 @@ from .base import Count, DataError, Natural, Positive, TwoFractions
 from .io.directories import find_files
 from .io.hdf5_arrays import Array
 from .preparation.file_dataset import DatasetIndex
+from .preparation.left_out import REASON_OF_SUFFIX
 from .preparation.series_dataset import SeriesDataset
 
 FILE_NAME = re.compile(
@@ -74,6 +75,7 @@ class UCRAnomaly(SeriesDataset):
         for path in find_files(root, (".txt",), 4):
             match = FILE_NAME.fullmatch(path.name)
             if match is None:
+                left_out[path] = REASON_OF_SUFFIX[".txt"]
                 continue
             series = f"{match['number']}_{match['series']}"
             wanted = self.category is None or self.category == match["number"]

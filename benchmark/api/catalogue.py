@@ -77,7 +77,7 @@ def load_dataset(
     entry, chosen_profile, arguments = _resolve_dataset(
         name, data=data, profile=profile, settings=settings, registry=registry
     )
-    return entry.load()(**entry.arguments(chosen_profile, arguments))
+    return entry.build(**entry.arguments(chosen_profile, arguments))
 
 
 def _resolve_dataset(name: str, **options: Any) -> tuple[Entry, str | None, dict[str, Any]]:

@@ -280,7 +280,7 @@ def load_record(
     names = Registry.read(*map(Path, registry))
     names = resolve_imported(names, opened, [facts["method"]["name"]])
     experiment = _experiment(facts, names)
-    dataset = experiment.dataset.load()(**_arguments(experiment, data))
+    dataset = experiment.dataset.build(**_arguments(experiment, data))
     preprocessing = checkpoint.metadata.get("preprocessing")
     if data is None and preprocessing is not None:
         dataset.restore_preprocessing(preprocessing)

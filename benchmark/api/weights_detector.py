@@ -124,7 +124,7 @@ class _NoSamples(Dataset):
 
 def _prepared(config: RunConfig, entries: Registry) -> Dataset:
     experiment = expand_matrix(config, entries)[-1]
-    dataset: Dataset = experiment.dataset.load()(**experiment.dataset_args)
+    dataset: Dataset = experiment.dataset.build(**experiment.dataset_args)
     dataset.prepare()
     return dataset
 

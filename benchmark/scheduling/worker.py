@@ -140,7 +140,7 @@ def prepared_dataset(
     key = canonical_json([experiment.dataset.import_path, experiment.dataset_args])
     if datasets is not None and key in datasets:
         return datasets[key]
-    dataset: Dataset = experiment.dataset.load()(**experiment.dataset_args)
+    dataset: Dataset = experiment.dataset.build(**experiment.dataset_args)
 
     def on_progress(what: str, done: int, total: int) -> None:
         progress(what, done, total)

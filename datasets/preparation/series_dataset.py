@@ -90,7 +90,8 @@ class SeriesDataset(FileDataset, ABC):
         if short:
             steps = ", ".join(f"{part} {bounds[part][1] - bounds[part][0]}" for part in short)
             raise DataError(
-                f"{path.name} has fewer steps than window={self.window} in {steps} (a smaller window)"
+                f"{path.name} has fewer steps than window={self.window} in {steps} "
+                "(a smaller window)"
             )
         if anomaly[:prefix].any():
             raise DataError(

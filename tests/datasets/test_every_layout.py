@@ -59,8 +59,8 @@ COHORTS = ("brats-t1", "brats-t2", "shifts-t1", "shifts-t2", "atlas-i-t1", "atla
     "atlas-n-t1", "wmh-t1")  # fmt: skip
 LAYOUTS |= {
     f"uad-imag-{cohort}": (
-        lambda r, v, t, a, suffix=f"{cohort[-2:].upper()}w": benchmarks.cohort(r, suffix),
-        ["every=2"],
+        lambda r, v, t, a: benchmarks.cohort(r, "T1w"),
+        ["every=2", "modalities=[T1w]"],
     )
     for cohort in COHORTS
 }

@@ -1,4 +1,4 @@
-"""Small trees of made-up images and series, laid out as the authors of benchmarks lay out theirs."""
+"""Small trees of made-up images and series, laid out as the authors of benchmarks have theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trees_images import put, square, texture
 
 
 def bmad(root: Path, folder: str = "Retina_RESC", *, masks: bool = True, first: int = 5000) -> Path:
-    """8 training images; 2 + 2 to validate on and 2 + 3 to test on, in img/ and label/ or neither."""
+    """8 training images; 2 + 2 to validate on and 2 + 3 to test on, perhaps with masks."""
     home, seed = root / folder, first
     for number in range(8):
         seed += 1
@@ -93,7 +93,7 @@ def ad2(root: Path) -> Path:
 
 
 def real_iad(root: Path, category: str = "usb") -> Path:
-    """Two views each of 6 objects to train on, and of 2 + 2 to test on; one view shows no defect."""
+    """Two views each of 6 objects to train on and 2 + 2 to test on; one view shows no defect."""
     lists: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
     seed, images = 5600, root / "realiad_256" / category
     objects = [("train", "OK", n) for n in range(6)] + [("test", "OK", n) for n in range(6, 8)]
