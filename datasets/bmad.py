@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .layouts.mvtec_categories import CategoryLayout, find_categories, has_training_folder
-from .mvtec import MVTec
+from .preparation.category_dataset import CategoryDataset
 
 FOLDERS: dict[str, tuple[str, ...]] = {
     "brats2021": ("brats2021", "BraTS2021_slice", "Brain"),
@@ -29,7 +29,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 """Names of each set's folder, in any case: the category's own, and those of copies in use."""
 
 
-class BMAD(MVTec):
+class BMAD(CategoryDataset):
     """Images of one of the six sets.
 
     category: brats2021, liver, resc, oct2017, rsna or camelyon16 (bmad/resc on the command line),
@@ -37,7 +37,7 @@ class BMAD(MVTec):
     channels: None takes those of the training images, which in several of the sets show gray in
         the colours of a table
     fractions: of the published training images in train and held_out; val and test are published
-    root, size, tile, overlap, range, seed: see MVTec
+    root, size, tile, overlap, range, seed: as of MVTec
 
     >>> from tempfile import TemporaryDirectory
     >>> from adbench.datasets.bmad import BMAD

@@ -12,11 +12,11 @@ A mask has the name of its image, whatever the two are stored as. There is no va
 
 from __future__ import annotations
 
-from .mvtec import MVTec
+from .preparation.category_dataset import CategoryDataset
 
 
-class BTAD(MVTec):
-    """Images of one product, or of all under root if none is named; see MVTec for the arguments.
+class BTAD(CategoryDataset):
+    """Images of one product, or of all under root if none is named; the arguments are MVTec's.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory

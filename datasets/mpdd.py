@@ -10,7 +10,7 @@ complex conditions", ICUMT 2021, doi:10.1109/ICUMT54235.2021.9631567. Laid out a
 
 from __future__ import annotations
 
-from .mvtec import MVTec
+from .preparation.category_dataset import CategoryDataset
 
 CATEGORIES = (
     "bracket_black",
@@ -22,8 +22,8 @@ CATEGORIES = (
 )
 
 
-class MPDD(MVTec):
-    """Images of one part, or of all under root if none is named; see MVTec for the arguments.
+class MPDD(CategoryDataset):
+    """Images of one part, or of all under root if none is named; the arguments are MVTec's.
 
     >>> from adbench.datasets.mpdd import MPDD
     >>> MPDD(category="tubes", channels=3).spec.shape

@@ -18,7 +18,7 @@ from pathlib import Path
 from .io.directories import list_directory
 from .io.folder_names import pool_of
 from .layouts.mvtec_categories import CategoryLayout
-from .mvtec import MVTec
+from .preparation.category_dataset import CategoryDataset
 
 CATEGORIES = (
     *("bagel", "cable_gland", "carrot", "cookie", "dowel", "foam", "peach", "potato", "rope"),
@@ -26,8 +26,8 @@ CATEGORIES = (
 )
 
 
-class MVTec3D(MVTec):
-    """Images of one category, or of all under root if none is named; see MVTec for the arguments.
+class MVTec3D(CategoryDataset):
+    """Images of one category, or of all under root if none is named; the arguments are MVTec's.
 
     validation/ is the calibration split, and train/ is trained on completely: `fractions` divide
     train/ only where there is no validation/.

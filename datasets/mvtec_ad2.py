@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .io.directories import list_directory
 from .layouts.mvtec_categories import CategoryLayout
-from .mvtec import MVTec
+from .preparation.category_dataset import CategoryDataset
 
 CATEGORIES = (
     *("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts"),
@@ -27,8 +27,8 @@ CATEGORIES = (
 PRIVATE = ("test_private", "test_private_mixed")
 
 
-class MVTecAD2(MVTec):
-    """Images of one category, or of all under root if none is named; see MVTec for the arguments.
+class MVTecAD2(CategoryDataset):
+    """Images of one category, or of all under root if none is named; the arguments are MVTec's.
 
     validation/ is the calibration split, and train/ is trained on completely: `fractions` divide
     train/ only where there is no validation/. Some categories are gray, so that images of several

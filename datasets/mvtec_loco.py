@@ -16,13 +16,13 @@ a share of its area is marked that defects_config.json gives for its kind (sPRO,
 from __future__ import annotations
 
 from .layouts.mvtec_categories import CategoryLayout
-from .mvtec import MVTec
+from .preparation.category_dataset import CategoryDataset
 
 CATEGORIES = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
 
 
-class MVTecLOCO(MVTec):
-    """Images of one category, or of all under root if none is named; see MVTec for the arguments.
+class MVTecLOCO(CategoryDataset):
+    """Images of one category, or of all under root if none is named; the arguments are MVTec's.
 
     validation/ is the calibration split, and train/ is trained on completely: `fractions` divide
     train/ only where there is no validation/.

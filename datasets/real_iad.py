@@ -30,6 +30,16 @@ from .splits.assignment import Case, check_fractions, split_training_pool
 
 NORMAL = "OK"
 
+Lists = Literal[
+    "realiad_jsons",
+    "realiad_jsons_sv",
+    "realiad_jsons_fuiad_0.0",
+    "realiad_jsons_fuiad_0.1",
+    "realiad_jsons_fuiad_0.2",
+    "realiad_jsons_fuiad_0.4",
+]
+"""Folders of lists."""
+
 
 class RealIAD(ImageDataset):
     """Images of one category, or of all that have a list if none is named.
@@ -69,7 +79,7 @@ class RealIAD(ImageDataset):
         root: str | None = None,
         category: str | None = None,
         resolution: Literal[256, 512, 1024] = 256,
-        lists: str = "realiad_jsons",
+        lists: Lists = "realiad_jsons",
         size: Count | Pair[Count] | None = 256,
         channels: Literal[1, 3] | None = 3,
         tile: Count | None = None,

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets.splits": {"datasets.base"},
     "datasets.transforms": {"datasets.base", "datasets.io"},
     "datasets.layouts": {"datasets.base", "datasets.io", "datasets.splits"},
-    "datasets.preparation": DATA,
+    "datasets.preparation": DATA | {"datasets.layouts"},
     "datasets.synthbrain": PREPARATION,
     "datasets": PREPARATION,
     "methods.base": {"datasets.base", "engine.training", *RUNTIME},
