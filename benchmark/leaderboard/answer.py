@@ -3,7 +3,8 @@ what it costs; from the same numbers as its table.
 
 A method that was trained with several seeds counts once, by its mean. The best method is compared
 with the best baseline (without one, with the second best) by the paired 95 % interval of their
-difference, as `adbench compare` does.
+difference, as `adbench compare` does; its p-value is of this pair alone, where the table corrects
+for all methods that it compares with the best.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def _value_text(method: Contender, metric: str) -> str:
 
 
 def _calls_text(calls: float) -> str:
-    return "no network call" if calls == 0 else f"{calls:,.4g} network calls an image"
+    return "no call of a trained network" if calls == 0 else f"{calls:,.4g} network calls an image"
 
 
 def _difference_text(
@@ -160,7 +161,7 @@ def _difference_text(
     difference = paired_difference_of(a, b, metric, folder)
     if isinstance(difference, str):
         return f"whether it is better than {name}{after} is unknown: {difference}"
-    p = "" if difference.p is None else f" ({p_text(difference.p)})"
+    p = "" if difference.p is None else f" ({p_text(difference.p)} of this pair alone)"
     if difference.verdict == ALIKE:
         return f"it is not distinguishable from {name}{after.rstrip(',')}{p}"
     word = "better" if difference.verdict == BETTER else "worse"
