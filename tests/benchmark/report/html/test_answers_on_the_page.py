@@ -96,8 +96,8 @@ def test_the_answer_has_the_numbers_of_the_table(folder: Path) -> None:
         interval = f"{row['pixel_ap']:.3f} [{row['pixel_ap_low']:.3f}, {row['pixel_ap_high']:.3f}]"
         assert board.answer == (
             f"AnoDDPM has the highest pixel AP ({interval}); it is {difference.verdict} than the "
-            f"baseline Template z ({p_text(difference.p)} of this pair alone); 250 network calls an image; one seed. "
-            f"By image AUROC AnoDDPM is best too ({row['image_auroc']:.3f})."
+            f"baseline Template z ({p_text(difference.p)} of this pair alone); 250 network "
+            f"calls an image; one seed. By image AUROC AnoDDPM is best too ({row['image_auroc']:.3f})."
         )
     html = build_page(read_records(folder / "records"), folder).html
     assert all(f'<p class="answer">{board.answer}</p>' in html for board in boards)
