@@ -97,7 +97,8 @@ def test_the_answer_has_the_numbers_of_the_table(folder: Path) -> None:
         assert board.answer == (
             f"AnoDDPM has the highest pixel AP ({interval}); it is {difference.verdict} than the "
             f"baseline Template z ({p_text(difference.p)} of this pair alone); 250 network "
-            f"calls an image; one seed. By image AUROC AnoDDPM is best too ({row['image_auroc']:.3f})."
+            f"calls an image; one seed. By image AUROC AnoDDPM is best too "
+            f"({row['image_auroc']:.3f})."
         )
     html = build_page(read_records(folder / "records"), folder).html
     assert all(f'<p class="answer">{board.answer}</p>' in html for board in boards)
