@@ -31,13 +31,35 @@ DATASET_LABELS = {
     "rf-challenge": "RF Challenge",
     "idx": "IDX images",
     "hdf5": "Own HDF5",
+    "bmad": "BMAD",
+    "medianomaly": "MedIAnomaly",
+    "btad": "BTAD",
+    "mpdd": "MPDD",
+    "mvtec-loco": "MVTec LOCO AD",
+    "mvtec-3d": "MVTec 3D-AD",
+    "mvtec-ad2": "MVTec AD 2",
+    "real-iad": "Real-IAD",
+    "tsb-ad": "TSB-AD",
+    "ucr-anomaly": "UCR anomaly archive",
+    "uad-imag-brats-t1": "UAD-IMAG: BraTS T1",
+    "uad-imag-brats-t2": "UAD-IMAG: BraTS T2",
+    "uad-imag-shifts-t1": "UAD-IMAG: SHIFTS T1",
+    "uad-imag-shifts-t2": "UAD-IMAG: SHIFTS T2",
+    "uad-imag-atlas-i-t1": "UAD-IMAG: ATLAS I T1",
+    "uad-imag-atlas-o-t1": "UAD-IMAG: ATLAS O T1",
+    "uad-imag-atlas-n-t1": "UAD-IMAG: ATLAS N T1",
+    "uad-imag-wmh-t1": "UAD-IMAG: WMH T1",
 }
 """How the datasets that come with adbench are spelt; any other is called by its name."""
 
 TITLE_ARGUMENTS = ("modality", "modalities", "task", "category", "inside", "sequence", "contrast")
 """Arguments of datasets whose values belong in a title."""
 
-SIDES = {"brats": ("R", "L"), "volumes": ("R", "L"), "decathlon": ("R", "L")}
+SIDES = {
+    name: ("R", "L")
+    for name in DATASET_LABELS
+    if name in ("brats", "volumes", "decathlon") or name.startswith("uad-imag-")
+}
 """The sides of the patient at the left and right border of a displayed slice, of datasets that turn
 their volumes so (datasets/transforms/crops.py); of others the sides are not known."""
 

@@ -244,8 +244,8 @@ def test_nothing_is_learnt_while_sampling() -> None:
 
 def test_moves_and_refusals() -> None:
     assert [tuple(m) for m in one_step_per_level([5, 2, 0])] == [(5, 5, 2, 0), (2, 2, 0, 0)]
-    other: Any = "heun"
-    with pytest.raises(ValueError, match="no sampler 'heun'"):
+    other: Any = "heunn"
+    with pytest.raises(ValueError, match="no sampler 'heunn'"):
         SamplingConfig(sampler=other)
     bits = Denoiser(
         SmoothNetwork(), linear_schedule(), prediction_type="flip", process=Bernoulli
