@@ -84,7 +84,7 @@ def test_the_table_is_in_every_form_of_the_report():
     (output,) = json.loads(as_json(results))["boards"]
     assert [each["name"] for each in output["over_seeds"]] == ["A", "B", "C"]
     assert output["over_seeds"][0]["ranks"] == {"0": 1, "1": 2, "2": 1}
-    assert "Over seeds: pixel AP of methods" in render_page(results)
+    assert "pixel AP over seeds, of methods" in render_page(results)
     assert "over seeds" not in markdown([record("A")]).lower()
 
 
