@@ -175,9 +175,9 @@ class PerceptualLoss(nn.Module):
         total = torch.zeros(len(x), device=x.device)
         for axis in (2, 3, 4):
             n = x.shape[axis]
-            index = ((torch.arange(self.planes) + 0.5) / self.planes * n).long().to(x.device)
+            planes = ((torch.arange(self.planes) + 0.5) / self.planes * n).long().tolist()
             pair = [
-                v.index_select(axis, index).movedim(axis, 1).flatten(0, 1)
+                torch.stack([v.select(axis, plane) for plane in planes], 1).flatten(0, 1)
                 for v in (reconstruction, x)
             ]
             total = total + self.perceptual.mean_distance(*pair).view(len(x), -1).mean(1)
