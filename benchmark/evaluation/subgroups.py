@@ -67,7 +67,7 @@ def subgroup_metrics(point: OperatingPoint) -> dict[str, dict[str, Any]]:
     >>> score = np.where(np.arange(40) < 20, label, 0.5)  # of M all alike
     >>> split = Predictions(keys, keys, label, None, None, None, tags, score[None], None)
     >>> level = GroundTruth(split, Protocol()).at_level(0)
-    >>> fields = subgroup_metrics(OperatingPoint(level, 0, None, None))
+    >>> fields = subgroup_metrics(OperatingPoint(level, 0, None))
     >>> gap = fields["sex"]["gaps"]["image_auroc"]
     >>> gap["higher"], gap["lower"], gap["value"]
     ('F', 'M', 0.5)
