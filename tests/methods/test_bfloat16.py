@@ -21,9 +21,9 @@ ALL_AXES = {"ldm-ood", "ddpm-ood"}
 
 
 UNSOUND = {("ldm-ood", 3)}
-"""torch 2.15 on CPUs with AVX-512: the bfloat16 gradient of some convolutions of volumes (one output
-channel, kernel 4; 24 channels of 8 x 8 x 8) is memory never written. A training then ends with
-NotFinite. One and two axes of the method are tested."""
+"""torch 2.15 on CPUs with AVX-512: the bfloat16 gradient of some convolutions of volumes (one
+output channel, kernel 4; 24 channels of 8 x 8 x 8) is memory never written. A training then ends
+with NotFinite. One and two axes of the method are tested."""
 
 
 def cases() -> list[tuple[str, int]]:
