@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .base import Count, DataError, Natural, Positive, Spec, TwoFractions
+from .base import DataError, Spec
 from .io.directories import find_files
 from .io.hdf5_arrays import Array
 from .preparation.file_dataset import DatasetIndex
@@ -56,20 +56,6 @@ class TSBAD(SeriesDataset):
 
     name = "tsb-ad"
     expected = "<root>/TSB-AD-U/001_NAB_id_1_Facility_tr_1007_1st_2014.csv"
-
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        category: str | None = None,
-        window: Count = 256,
-        stride: Count | None = None,
-        margin: Positive = 0.5,
-        fractions: TwoFractions = (0.8, 0.2),
-        seed: Natural = 0,
-    ) -> None:
-        self.root, self.category, self.seed = root, category, seed
-        self._set_series_options(window, stride, margin, fractions)
 
     def build_index(self, root: Path) -> DatasetIndex:
         cases, left_out, paths = [], {}, []

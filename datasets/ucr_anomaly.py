@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Count, DataError, Natural, Positive, TwoFractions
+from .base import DataError
 from .io.directories import find_files
 from .io.hdf5_arrays import Array
 from .preparation.file_dataset import DatasetIndex
@@ -55,20 +55,6 @@ class UCRAnomaly(SeriesDataset):
 
     name = "ucr-anomaly"
     expected = "<root>/001_UCR_Anomaly_<series>_<training steps>_<first>_<last>.txt"
-
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        category: str | None = None,
-        window: Count = 256,
-        stride: Count | None = None,
-        margin: Positive = 0.5,
-        fractions: TwoFractions = (0.8, 0.2),
-        seed: Natural = 0,
-    ) -> None:
-        self.root, self.category, self.seed = root, category, seed
-        self._set_series_options(window, stride, margin, fractions)
 
     def build_index(self, root: Path) -> DatasetIndex:
         cases, left_out = [], {}

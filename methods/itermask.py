@@ -182,8 +182,8 @@ class IterMask(Method):
             return inside
         error = self._error(self.first(hint, _only_level(inner)), inner) * inside
         ranked, count = error.flatten(1).sort(1).values, inside.flatten(1).sum(1)
-        kept = (count * self.first_share).round().long()
-        last = (ranked.shape[1] - kept - 1).clamp(min=0)
+        masked = (count * self.first_share).round().long()
+        last = (ranked.shape[1] - masked - 1).clamp(min=0)
         cut = ranked.gather(1, last[:, None]).view(-1, *[1] * (inside.ndim - 1))
         return (error > cut) & inside
 

@@ -115,9 +115,9 @@ def score_splits(
             score = of_score(np.asarray(score, np.float64), EVERY_LEVEL)
         return replace(predictions, map=maps, score=score)
 
-    kept = [published] if joins_levels(protocol.scorer) else list(levels)
+    scored_levels = [published] if joins_levels(protocol.scorer) else list(levels)
     more = None if synthetic is None else scored(synthetic)
-    return ScoredSplits(scored(calibration), scored(val), scored(test), kept, more)
+    return ScoredSplits(scored(calibration), scored(val), scored(test), scored_levels, more)
 
 
 @dataclass(frozen=True)

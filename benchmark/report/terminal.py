@@ -160,13 +160,18 @@ def _columns_that_fit(board: Leaderboard, width: int) -> tuple[list[Column], lis
 def _drop_order(board: Leaderboard) -> list[str]:
     """Heads in the order in which they go; seeds and profiles stay where they differ."""
     metric = METRIC_HEADS.get(board.metric, "")
-    kept = {metric} | {
+    shown = {metric} | {
         name
         for name in ("seed", "profile")
         if len({str(entry.record[name]) for entry in board.done}) > 1
     }
-    order = [head for head in DROP_ORDER if head not in kept]
-    return [*order, *LAST_DROPPED, *(name for name in ("profile", "seed") if name in kept), metric]
+    order = [head for head in DROP_ORDER if head not in shown]
+    return [
+        *order,
+        *LAST_DROPPED,
+        *(name for name in ("profile", "seed") if name in shown),
+        metric,
+    ]
 
 
 def _column_width(column: Column, board: Leaderboard) -> int:

@@ -98,15 +98,15 @@ def scan_folders(root: Path, kind: str | None = None) -> Iterator[Folder]:
         if not KIND.fullmatch(name) or name in NON_ARTIFACT_KINDS:
             continue
         for two in sorted(_folders(root / name)):
-            found = []
+            folders = list[Folder]()
             with suppress(OSError), os.scandir(root / name / two) as entries:
                 for entry in entries:
                     if entry.name[:2] == two and KEY.fullmatch(entry.name):
                         with suppress(OSError):
                             if entry.is_dir(follow_symlinks=False):
                                 used = entry.stat(follow_symlinks=False).st_mtime
-                                found.append(Folder(name, entry.name, entry.path, used))
-            yield from sorted(found)
+                                folders.append(Folder(name, entry.name, entry.path, used))
+            yield from sorted(folders)
 
 
 def _folders(path: Path) -> list[str]:
@@ -174,10 +174,10 @@ def _refresh(
     table = f"artifacts_{VERSION}"
     query = f"SELECT * FROM {table}" + ("" if kind is None else " WHERE kind = ?")
     rows = database.execute(query, () if kind is None else (kind,))
-    known = {(row[0], row[1]): IndexEntry(*row) for row in rows}
+    indexed = {(row[0], row[1]): IndexEntry(*row) for row in rows}
     result, new = list[tuple[Folder, IndexEntry | None]](), list[IndexEntry]()
     for folder in folders:
-        entry = known.pop((folder.kind, folder.key), None)
+        entry = indexed.pop((folder.kind, folder.key), None)
         if entry is None or not _is_current(folder, entry):
             entry = _read(folder)
             if entry is not None:
@@ -186,7 +186,7 @@ def _refresh(
         if len(new) >= COMMIT_EVERY:
             _write(database, new, ())
             new = []
-    _write(database, new, known)
+    _write(database, new, indexed)
     return result
 
 

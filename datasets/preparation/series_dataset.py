@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..base import DataError, Spec
+from ..base import Count, DataError, Natural, Positive, Spec, TwoFractions
 from ..io.hdf5_arrays import Array
 from ..splits.assignment import Case, check_fractions
 from ..transforms.series_windows import scale_by_training, window_samples, window_starts
@@ -22,13 +22,14 @@ class SeriesDataset(FileDataset, ABC):
     and what follows is the test set. Its steps are cut into windows. Parts of one series are groups
     of their own: each method is trained on the series that it is tested on.
 
-    A subclass sets these constructor arguments with `_set_series_options`.
-
+    root: the folder of the files
+    category: which series; None for all
     window: steps of a window
     stride: steps between the starts of training windows; test windows do not overlap, but for the
         last one, whose steps count where no window before it held them
     margin: see `scale_by_training`
     fractions: of the training prefix in train and held_out, in time
+    seed: without effect: the parts of a series follow each other in time
 
     >>> from adbench.datasets.ucr_anomaly import UCRAnomaly
     >>> UCRAnomaly(window=64).spec.shape
@@ -37,11 +38,20 @@ class SeriesDataset(FileDataset, ABC):
 
     unique_roles = frozenset({"image"})
 
-    def _set_series_options(
-        self, window: int, stride: int | None, margin: float, fractions: Sequence[float]
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        category: str | None = None,
+        window: Count = 256,
+        stride: Count | None = None,
+        margin: Positive = 0.5,
+        fractions: TwoFractions = (0.8, 0.2),
+        seed: Natural = 0,
     ) -> None:
         if window < 2 or (stride is not None and stride < 1) or margin <= 0:
             raise ValueError("window is at least 2, stride at least 1, margin above 0")
+        self.root, self.category, self.seed = root, category, seed
         self.window, self.stride, self.margin = window, stride, margin
         self.fractions = check_fractions(fractions, 2)
         self.spec = Spec(1, (window,), labels=False, masks=True)

@@ -100,23 +100,25 @@ def make_textures(root: Path) -> Path:
         return root
     from skimage import data
 
-    made = root.with_name(root.name + ".part")
-    shutil.rmtree(made, ignore_errors=True)
+    unfinished = root.with_name(root.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
     for number, name in enumerate(TEXTURES):
         random = np.random.default_rng(number)
         photograph = np.asarray(getattr(data, name)())
         half = photograph.shape[0] // 2
         for i in range(TRAINING):
-            _save(_piece(photograph[:half], random), made / name / "train/good" / f"{i:03}.png")
+            _save(
+                _piece(photograph[:half], random), unfinished / name / "train/good" / f"{i:03}.png"
+            )
         for i in range(TESTING):
             piece = _piece(photograph[half:], random)
-            _save(piece, made / name / "test/good" / f"{i:03}.png")
+            _save(piece, unfinished / name / "test/good" / f"{i:03}.png")
             kind = ("scratch", "stain")[i % 2]
             mask = _defect(kind, random)
             spoilt = np.where(mask, piece[::-1, ::-1] if kind == "stain" else piece.mean(), piece)
-            _save(spoilt, made / name / "test" / kind / f"{i:03}.png")
-            _save(mask * 255, made / name / "ground_truth" / kind / f"{i:03}_mask.png")
-    made.rename(root)
+            _save(spoilt, unfinished / name / "test" / kind / f"{i:03}.png")
+            _save(mask * 255, unfinished / name / "ground_truth" / kind / f"{i:03}_mask.png")
+    unfinished.rename(root)
     return root
 
 
@@ -166,13 +168,13 @@ def make_digits(root: Path) -> Path:
                 split = "t10k" if i % 7 == 6 else "train"
                 images[split].append(image)
                 labels[split].append(digit)
-    made = root.with_name(root.name + ".part")
-    folder = made / "Digits" / "raw"
+    unfinished = root.with_name(root.name + ".part")
+    folder = unfinished / "Digits" / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     for split in images:
         _write_idx(folder / f"{split}-images-idx3-ubyte.gz", np.stack(images[split]))
         _write_idx(folder / f"{split}-labels-idx1-ubyte.gz", np.array(labels[split], np.uint8))
-    made.rename(root)
+    unfinished.rename(root)
     return root
 
 

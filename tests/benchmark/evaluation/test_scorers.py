@@ -22,9 +22,9 @@ ALL = ("pvalue", "position-z", "levels-mean", "levels-max", "levels-mahalanobis"
 def split(
     maps: np.ndarray | None, label: Any = None, score: np.ndarray | None = None, **more: Any
 ) -> Predictions:
-    given = maps if maps is not None else score
-    assert given is not None
-    count = given.shape[1]
+    values = maps if maps is not None else score
+    assert values is not None
+    count = values.shape[1]
     keys = [f"sample {i}" for i in range(count)]
     labels = np.zeros(count, bool) if label is None else np.asarray(label, bool)
     fields: dict[str, Any] = {"mask": None, "roi": None, "spacing": None} | more
