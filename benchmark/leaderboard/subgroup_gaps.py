@@ -38,7 +38,9 @@ def subgroup_notes(records: Sequence[Record], metric: str, title: str) -> list[s
                 continue
             values = ", ".join(
                 f"{value} {_with_interval(subgroup['metrics'][metric])}"
-                for value, subgroup in sorted(field["subgroups"].items(), key=_rank)
+                for value, subgroup in sorted(
+                    field["subgroups"].items(), key=lambda item: subgroup_order(item[0])
+                )
             )
             among = f", of {gap['pairs']} pairs" if gap["pairs"] > 1 else ""
             largest = f"{_with_interval(gap)} ({gap['higher']} over {gap['lower']}{among})"
@@ -53,15 +55,20 @@ def subgroup_notes(records: Sequence[Record], metric: str, title: str) -> list[s
     return notes
 
 
-def _rank(item: tuple[str, Any]) -> tuple[float, str]:
-    """Ranges of a number in its order, words by the alphabet; JSON has them sorted as text."""
-    first, _, _ = item[0].partition(" ")
+def subgroup_order(name: str) -> tuple[float, str]:
+    """Return what subgroups are sorted by: ranges of a number in its order, words by the alphabet.
+
+    >>> from adbench.benchmark.leaderboard.subgroup_gaps import subgroup_order
+    >>> sorted(["60 and above", "below 9", "9 to 60"], key=subgroup_order)
+    ['below 9', '9 to 60', '60 and above']
+    """
+    first, _, _ = name.partition(" ")
     if first == "below":
-        return -math.inf, item[0]
+        return -math.inf, name
     try:
-        return float(first), item[0]
+        return float(first), name
     except ValueError:
-        return math.inf, item[0]
+        return math.inf, name
 
 
 def _with_interval(values: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from .lesion_tables import froc_chart, lesion_table
 from .pairwise import BoardComparisons, compare_board
 from .rankings import critical_difference_diagram, ranking_table
 from .samples import SamplePictures, sample_pictures
+from .subgroup_tables import BIAS_NOTE, subgroup_tables
 from .tables import (
     Table,
     all_metrics_table,
@@ -266,6 +267,9 @@ def _folds(
     training = training_table(unnamed)
     shares = replace(unnamed, entries=unnamed.done[:MAX_ENTRIES] if has_charts else [])
     strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
+    subgroups = [
+        table for metric in ("pixel_ap", "image_auroc") for table in subgroup_tables(board, metric)
+    ]
     lesions, froc = lesion_table(board), froc_chart(drawn)
     sweeps = sweep_charts(drawn)
     matrix = comparisons.matrix
@@ -286,6 +290,9 @@ def _folds(
             charts=training_charts(shares),
         ),
         Fold("strata", "Strata", tables=[table for table in strata if table]),
+        Fold(
+            "subgroups", "Subgroups of patients", BIAS_NOTE if subgroups else "", tables=subgroups
+        ),
         Fold(
             "lesions",
             "Lesions",
