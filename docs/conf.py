@@ -34,6 +34,7 @@ html_theme = "furo"
 html_title = f"adbench {release}"
 html_show_sourcelink = False
 html_copy_source = False
+html_search_scorer = str(HERE / "search_scorer.js")
 html_theme_options = {"navigation_with_keys": True}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
