@@ -23,6 +23,12 @@ import numpy as np
 from PIL import Image
 
 import adbench
+from adbench.benchmark.evaluation.sample_results import SampleResults
+from adbench.benchmark.evaluation.statistics.paired_tests import holm_correction
+from adbench.benchmark.evaluation.statistics.rank_tests import ALPHA
+from adbench.benchmark.leaderboard.answer import Contender, contenders
+from adbench.benchmark.leaderboard.columns import TITLES
+from adbench.benchmark.leaderboard.pairwise import ALIKE, compare_pair, sample_results_of
 from adbench.benchmark.registry.registry import Registry
 
 HERE = Path(__file__).parent
@@ -183,12 +189,61 @@ def _write_idx(path: Path, values: np.ndarray) -> None:
     path.write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
 
 
+PAIRS_NOTE = (
+    "On the same samples: a method minus PatchCore, with the paired 95 % interval of this pair.\n"
+    "The verdict follows the p-value after Holm's correction over the methods of a table, at 5 %."
+)
+
+
 def build(name: str) -> None:
     """Run what is missing of a board, and write its page and tables."""
     out = HERE / name
     for options in BOARDS[name]():
         results = adbench.run(profile="tiny", out=out, skip_recorded=True, slots=2, **options)
         results.write()
+        (out / "pairs.md").write_text(pairs_table(results))
+
+
+def pairs_table(results: adbench.Results) -> str:
+    """Every method minus PatchCore on the same samples, a Markdown table a dataset and metric.
+
+    A difference counts as real where its p-value is below 5 % after Holm's correction over the
+    methods of a table; intervals are of the pair alone.
+    """
+    lines = ["# Which methods beat PatchCore", "", PAIRS_NOTE]
+    for board in results.leaderboards():
+        for metric in ("pixel_ap", "image_auroc"):
+            ranked = contenders(board.done, metric)
+            reference = next((each for each in ranked if each.name == "PatchCore"), None)
+            if reference is None:
+                continue
+            others = [each for each in ranked if each is not reference]
+            against = _sample_results(results.folder, reference, metric)
+            pairs = [
+                compare_pair(_sample_results(results.folder, each, metric), against, metric)
+                for each in others
+            ]
+            lines += ["", f"## {board.title}: {TITLES.get(metric, metric)}", ""]
+            lines += [f"PatchCore {reference.value:.3f}, seeds: {len(reference.entries)}.", ""]
+            lines += [
+                "| method | seeds | value | difference | 95 % | p (Holm) | |",
+                "|---" * 7 + "|",
+            ]
+            p_values = holm_correction([pair.p for pair in pairs])
+            for each, pair, p in zip(others, pairs, p_values, strict=True):
+                interval = "" if pair.low is None else f"{pair.low:+.3f}, {pair.high:+.3f}"
+                verdict = "" if p is None else pair.verdict if p < ALPHA else ALIKE
+                shown = "" if p is None else f"{p:.3f}"
+                lines.append(
+                    f"| {each.name} | {len(each.entries)} | {pair.a:.3f} | {pair.value:+.3f} "
+                    f"| {interval} | {shown} | {verdict} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _sample_results(folder: Path, method: Contender, metric: str) -> list[SampleResults]:
+    samples = [sample_results_of(entry.record, folder, [metric]) for entry in method.entries]
+    return [each for each in samples if each is not None]
 
 
 def summarise() -> None:

@@ -235,6 +235,36 @@ def expanded_level(p: float, clusters: float | None) -> float:
     return float(2 * ndtr(stdtrit(clusters - 1, p / 2) * np.sqrt(clusters / (clusters - 1))))
 
 
+def bootstrap_p_value(differences: Array) -> float:
+    """The two-sided p-value of no difference, consistent with an interval that extrapolates.
+
+    Twice the share of replicates with the rarer sign. Where none has it, their tails are taken as
+    normal: so many times further than the outermost as 0 is from their median, so many times the
+    normal quantile. Replicates that are all the same cannot tell, and give 2 / (B + 1).
+
+    differences: (B,) without NaN
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.statistics.bootstrap import bootstrap_p_value
+    >>> bootstrap_p_value(np.arange(-1.0, 98.0)), bootstrap_p_value(np.ones(99))
+    (0.06, 0.02)
+    >>> normal = np.random.default_rng(4).normal(5, 1, 2000)
+    >>> print(f"{bootstrap_p_value(normal):.1e}")  # 5 standard deviations have 5.7e-07
+    4.6e-07
+    """
+    from scipy.special import ndtr
+
+    fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    p = min(1.0, 2 * (fewer + 1) / (differences.size + 1))
+    if fewer:
+        return p
+    outside = 2 / differences.size
+    middle, edge = np.percentile(abs(differences), (50, 50 * outside))
+    if middle - edge <= 1e-9 * middle or outside >= 1:
+        return p
+    return min(p, float(2 * ndtr(-_normal_quantile(outside) * middle / (middle - edge))))
+
+
 def corrected_p_value(p: float, clusters: float | None) -> float:
     """The probability to miss of an interval that leaves out the share p: `expanded_level` undone.
 
@@ -247,7 +277,8 @@ def corrected_p_value(p: float, clusters: float | None) -> float:
         return p
     from scipy.special import ndtri, stdtr
 
-    return float(2 * stdtr(clusters - 1, ndtri(p / 2) * np.sqrt((clusters - 1) / clusters)))
+    quantile = ndtri(max(p / 2, 1e-300))
+    return float(2 * stdtr(clusters - 1, quantile * np.sqrt((clusters - 1) / clusters)))
 
 
 def bootstrap_image_metrics(score: Array, label: Array, resamples: Resamples) -> dict[str, Array]:

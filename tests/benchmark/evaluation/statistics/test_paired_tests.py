@@ -6,6 +6,7 @@ from math import erf
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from adbench.benchmark.evaluation.statistics.bootstrap import (
     Resamples,
@@ -135,3 +136,26 @@ def test_seeds_widen_what_they_disagree_on():
     # the mean of three of {-3, 0, 3}, drawn with replacement, has variance 6 / 3
     assert apart.var() == pytest.approx(base.var() + 2, rel=0.1)
     assert (resample_seeds([base, base + 1], "a") != resample_seeds([base, base + 1], "b")).any()
+
+
+def test_p_values_beyond_what_replicates_can_count_are_those_of_students_t():
+    random = np.random.default_rng(5)
+    ratios = []
+    for _ in range(40):
+        differences = random.normal(1.0, 1.0, 40)  # of 40 groups, about 6 standard errors from 0
+        rows = random.integers(40, size=(2000, 40))
+        result = paired_difference(
+            differences.mean(), differences[rows].mean(1), 0.0, np.zeros(2000), clusters=40
+        )
+        ratios.append(np.log10(result.p) - np.log10(ttest_1samp(differences, 0).pvalue))
+        assert result.p < 0.002  # the least that 2000 replicates can count, by Student's t
+    assert abs(np.median(ratios)) < 0.7 and max(np.abs(ratios)) < 2.5
+
+
+def test_forty_methods_far_below_the_best_are_worse_for_all_the_correction():
+    noise = np.random.default_rng(6).normal(0, 0.03, (41, 2000))
+    values = [0.6, *([0.2] * 40)]
+    results = compare_with_best(
+        values, [v + n for v, n in zip(values, noise, strict=True)], clusters=lambda i, j: 30.0
+    )
+    assert [result.verdict for result in results] == [BEST, *([WORSE] * 40)]
