@@ -233,7 +233,7 @@ def pairs_table(results: adbench.Results) -> str:
             for each, pair, p in zip(others, pairs, p_values, strict=True):
                 interval = "" if pair.low is None else f"{pair.low:+.3f}, {pair.high:+.3f}"
                 verdict = "" if p is None else pair.verdict if p < ALPHA else ALIKE
-                shown = "" if p is None else f"{p:.3f}"
+                shown = "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
                 lines.append(
                     f"| {each.name} | {len(each.entries)} | {pair.a:.3f} | {pair.value:+.3f} "
                     f"| {interval} | {shown} | {verdict} |"
