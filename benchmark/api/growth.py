@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ..experiments.run_config import OptionError
-from ..registry.code_fingerprint import ADBENCH_FOLDER, folder_digest
+from ..registry.code_fingerprint import ADBENCH_FOLDER
 from ..speed.growth import (
     Process,
     growth_measurement,
@@ -18,7 +19,6 @@ from ..speed.growth import (
     run_task,
     scratch_folder,
 )
-from ..store.cache_key import hash_text
 
 SUBJECTS = ("images", "records", "artifacts")
 ADBENCH = (sys.executable, "-m", "adbench")
@@ -91,8 +91,11 @@ def measure_growth(
 
 def _code_digest() -> str:
     """One digest of adbench's own packages, without its tests and what is installed beside."""
-    packages = ("engine", "datasets", "methods", "benchmark")
-    return hash_text("".join(folder_digest(ADBENCH_FOLDER.folder / name) for name in packages))
+    packages = (
+        ADBENCH_FOLDER.folder / name for name in ("engine", "datasets", "methods", "benchmark")
+    )
+    files = (path for package in packages for path in sorted(package.rglob("*.py")))
+    return sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _unfinished(
