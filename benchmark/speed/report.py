@@ -178,6 +178,8 @@ GOALS = (
     ("artifacts: plan", 100_000, "seconds", 5),
 )
 """Task, size, figure, and the highest that it should be."""
+PER_ITEM_GOALS = (("images: predict", 1.3), ("images: evaluate", 1.3))
+"""Task, and the most CPU seconds per item at the largest size, as a ratio to the smallest."""
 UNITS = {"memory_mb": "MB", "seconds": "s"}
 
 
@@ -201,12 +203,24 @@ def _goal_rows(measurements: Sequence[Measurement]) -> list[dict[str, str]]:
             text = f"*{_format_number(value)} {UNITS[key]}, extrapolated from {sizes[-1]:,}*"
         else:
             continue
-        goal = f"at most {most:,} {UNITS[key]}"
-        reached = "yes" if value <= most else "**no**"
-        rows.append(
-            {"task": task, "size": f"{size:,}", "goal": goal, "figure": text, "reached": reached}
-        )
+        rows.append(_goal_row(task, size, f"{most:,} {UNITS[key]}", text, value <= most))
+    for task, ratio in PER_ITEM_GOALS:
+        if task in of_task and len(sizes := of_task[task]["sizes"]) > 1:
+            first, *_, last = of_task[task]["cpu_seconds"]
+            value = last / first / sizes[-1] * sizes[0]
+            text = f"{_format_number(value)}x of {sizes[0]:,}'s CPU"
+            rows.append(_goal_row(task, sizes[-1], f"{ratio}x per item", text, value <= ratio))
     return rows
+
+
+def _goal_row(task: str, size: int, most: str, figure: str, reached: bool) -> dict[str, str]:
+    return {
+        "task": task,
+        "size": f"{size:,}",
+        "goal": f"at most {most}",
+        "figure": figure,
+        "reached": "yes" if reached else "**no**",
+    }
 
 
 def _format_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
@@ -225,8 +239,10 @@ def _growth_section(measurements: Sequence[Measurement]) -> list[str]:
         if (unmeasured := {*m.get("asked", ())} - {*m["sizes"]})
     ]
     goals = _goal_rows(growth)
+    asked = {m["task"].partition(":")[0]: m.get("asked", m["sizes"]) for m in growth}
+    options = [f"--growth {name}={','.join(map(str, sizes))}" for name, sizes in asked.items()]
     return [
-        "### Growth", "", GROWTH_TEXT,
+        "### Growth", "", f"    adbench speed {' '.join(options)}", "", GROWTH_TEXT,
         *_format_table([row for m in growth for row in _growth_rows(m)]),
         *([f"Not measured yet: {'; '.join(missing)}.", ""] if missing else []),
         *([GOALS_TEXT, *_format_table(goals)] if goals else []),
@@ -375,4 +391,8 @@ def _format_machine(measurement: Measurement) -> str:
     count = machine["threads"]
     threads = f", {count} thread{'s' * (count > 1)}" if machine["kind"] == "cpu" else ""
     compiled = ", compiled" if machine["compile"] else ""
-    return f"{machine['device']}{threads}, {machine['dtype']}{compiled}, torch {machine['torch']}"
+    cores = f", {machine['cores']}" if machine.get("cores") else ""
+    return (
+        f"{machine['device']}{cores}{threads}, {machine['dtype']}{compiled}, "
+        f"torch {machine['torch']}"
+    )
