@@ -41,8 +41,7 @@ def describe_machine(context: TrainingContext, seconds: float = 0.5) -> dict[str
     ('cpu', 'float32', 8, True)
     """
     best = measure_peak(context.device, context.dtype, seconds)
-    cores = os.cpu_count() or 1
-    instructions = torch.backends.cpu.get_cpu_capability()  # AVX512, AVX2, DEFAULT, ...
+    cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"  # AVX512, AVX2
     return {
         "device": device_name(context.device),
         "cores": f"{cores} core{'s' * (cores > 1)}, {instructions}"
