@@ -44,9 +44,7 @@ def describe_machine(context: TrainingContext, seconds: float = 0.5) -> dict[str
     cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"  # AVX512, AVX2
     return {
         "device": device_name(context.device),
-        "cores": f"{cores} core{'s' * (cores > 1)}, {instructions}"
-        if context.kind == "cpu"
-        else "",
+        "cores": cores if context.kind == "cpu" else "",
         "kind": context.kind,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

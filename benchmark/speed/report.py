@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store.artifact_store import atomic_write
+from .growth import exponent
 
 Measurement = Mapping[str, Any]
 
@@ -146,7 +147,7 @@ def _growth_rows(measurement: Measurement) -> list[dict[str, str]]:
     """A row for each size: also its figures per item over those of the first size."""
     sizes, seconds = measurement["sizes"], measurement["seconds"]
     cpu_seconds, memory = measurement["cpu_seconds"], measurement["memory_mb"]
-    exponent = measurement["exponent"]
+    fitted = measurement["exponent"]
     return [
         {
             "task": measurement["task"],
@@ -158,7 +159,10 @@ def _growth_rows(measurement: Measurement) -> list[dict[str, str]]:
             "CPU / item, of the first": _format_growth(cpu_seconds, k, size / sizes[0]),
             "memory MB": _format_number(memory[k]),
             "memory, of the first": _format_growth(memory, k, 1),
-            "exponent": "-" if exponent is None else f"{exponent:.2f}",
+            "exponent": "-" if fitted is None else f"{fitted:.2f}",
+            "of the last step": f"{exponent(sizes[k - 1 : k + 1], cpu_seconds[k - 1 : k + 1]):.2f}"
+            if k
+            else "-",
         }
         for k, size in enumerate(sizes)
     ]
@@ -255,7 +259,8 @@ row is a process of its own: seconds by the clock, which others on the machine l
 CPU, and its highest resident memory, which is what `/usr/bin/time -v` calls so. Of images, imports
 and a first small run are not counted in the seconds; of records and artifacts the whole command is.
 `exponent` is the power of the size with which the seconds of CPU grow, over all sizes: 1 is in
-proportion.
+proportion, and what a command takes to start makes it less. `of the last step`: the same from the
+size before to this one.
 """
 GOALS_TEXT = """Goals. In italics: that size was not run, the figure is of a straight line through
 the two largest sizes.

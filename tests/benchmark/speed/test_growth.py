@@ -182,7 +182,9 @@ def test_every_figure_stands_beside_its_ratio_to_the_first() -> None:
         [facts_of("images: predict", sizes, [Process(2, 1, 500), Process(30, 5, 600)])]
     )
     row, _ = (line for line in text.splitlines() if line.startswith("| images: predict | 1,000 |"))
-    assert row == "| images: predict | 1,000 | 30 | 5 | 5 | 1.5x | 0.5x | 600 | 1.2x | 0.70 |"
+    assert (
+        row == "| images: predict | 1,000 | 30 | 5 | 5 | 1.5x | 0.5x | 600 | 1.2x | 0.70 | 0.70 |"
+    )
 
 
 def test_a_goal_beyond_the_measured_sizes_is_called_extrapolated() -> None:
