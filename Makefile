@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: env demo test test-page lint docs boards lock picture clean
+.PHONY: env demo test test-page lint docs boards speed lock picture clean
 
 env: .venv/.made
 
@@ -40,6 +40,11 @@ docs: env # into docs/_build/html; a warning is an error, a link that leads nowh
 boards: env # results/boards; interrupted, it goes on. Photographs come with scikit-image, digits with npm
 	$(UV) pip install --python $(BIN)/python --quiet scikit-image
 	nice $(BIN)/python results/boards/build.py
+
+speed: env # results/speed.md: of this machine. Interrupted, growth goes on; all of it takes an hour on two cores
+	$(BIN)/adbench speed --methods anoddpm,pddpm,patchcore --dataset phantom --profile tiny --against loop
+	$(BIN)/adbench speed --metrics 100
+	$(BIN)/adbench speed --growth images=100,300,1000 --growth records=10,100,1000 --growth artifacts=1000,10000,100000
 
 picture: env # docs/packages.svg, of docs/architecture.md
 	$(BIN)/python docs/draw_packages.py

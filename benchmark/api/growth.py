@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import copy
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ..experiments.run_config import OptionError
-from ..speed.growth import Process, growth_measurement, make_artifacts, run_process, run_task
+from ..registry.code_fingerprint import ADBENCH_FOLDER
+from ..speed.growth import (
+    Process,
+    growth_measurement,
+    make_artifacts,
+    run_process,
+    run_task,
+    scratch_folder,
+)
 
 SUBJECTS = ("images", "records", "artifacts")
 ADBENCH = (sys.executable, "-m", "adbench")
@@ -33,36 +41,94 @@ def parse_growth(texts: Sequence[str]) -> dict[str, list[int]]:
             raise OptionError(
                 f"--growth takes images=1000,3000 or another of {names}, not {text!r}"
             )
-        sizes[subject] = sorted(map(int, parts))
+        sizes[subject] = sorted(set(map(int, parts)))
     return sizes
 
 
 def measure_growth(
-    sizes: Mapping[str, Sequence[int]], folder: Path, machine: Mapping[str, Any]
+    sizes: Mapping[str, Sequence[int]],
+    folder: Path,
+    machine: Mapping[str, Any],
+    *,
+    earlier: Sequence[Mapping[str, Any]] = (),
+    save: Callable[[Sequence[Mapping[str, Any]]], object] = len,
 ) -> list[dict[str, Any]]:
     """Measure every task of each subject at its sizes, each in a process of its own.
 
     images: predicting them at nine levels, and evaluating the maps
     records: the leaderboards as text, and the page
-    artifacts: the first `cache ls`, which makes the index, a later one, `plan` and `status`
+    artifacts: the first `cache ls`, which makes the index, a later one, `plan`, `status`, `gc`
 
     folder: on whose disk the data is made up        machine: from `describe_machine`, of the CPU
+    earlier: measurements of an interrupted call; the same sizes by the same code are not repeated
+    save: called with the measurements of a subject as soon as one more size is measured
 
     >>> measure_growth({}, Path("results"), {})
     []
     """
+    code = _code_digest() if sizes else ""
     measurements = []
-    for subject, numbers in sizes.items():
-        tasks: dict[str, list[Process]] = {}
-        for size in numbers:
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                for task, process in _MEASURE[subject](size, Path(scratch)).items():
-                    tasks.setdefault(task, []).append(process)
-        measurements += [
-            growth_measurement(f"{subject}: {task}", numbers, processes, machine)
-            for task, processes in tasks.items()
-        ]
+    for subject, asked in sizes.items():
+        tasks = _unfinished(subject, asked, code, machine, earlier)
+        of_subject = list[dict[str, Any]]()
+        for size in asked:
+            if all(size in processes for processes in tasks.values()) and tasks:
+                continue
+            with scratch_folder(folder) as scratch:
+                for task, process in _MEASURE[subject](size, scratch).items():
+                    tasks.setdefault(task, {})[size] = process
+            of_subject = [
+                growth_measurement(
+                    f"{subject}: {task}", *zip(*sorted(processes.items()), strict=True),
+                    machine=machine, asked=asked, code=code,
+                )
+                for task, processes in tasks.items()
+            ]  # fmt: skip
+            save(of_subject)
+        measurements += of_subject
     return measurements
+
+
+def _code_digest() -> str:
+    """One digest of adbench's own packages, without its tests and what is installed beside."""
+    packages = (
+        ADBENCH_FOLDER.folder / name for name in ("engine", "datasets", "methods", "benchmark")
+    )
+    files = (path for package in packages for path in sorted(package.rglob("*.py")))
+    return sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _unfinished(
+    subject: str,
+    asked: Sequence[int],
+    code: str,
+    machine: Mapping[str, Any],
+    earlier: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[int, Process]]:
+    """For each task the sizes measured by an interrupted call; none if all tasks are complete."""
+    same = [
+        measurement
+        for measurement in earlier
+        if measurement["what"] == "growth"
+        and measurement["task"].startswith(f"{subject}: ")
+        and (measurement.get("asked"), measurement.get("code")) == ([*asked], code)
+        and all(measurement["machine"][name] == machine[name] for name in _SAME_MACHINE)
+    ]
+    if all(measurement["sizes"] == [*asked] for measurement in same):
+        return {}
+    return {
+        measurement["task"].partition(": ")[2]: {
+            size: Process(*figures)
+            for size, *figures in zip(
+                *(measurement[name] for name in ("sizes", "seconds", "cpu_seconds", "memory_mb")),
+                strict=True,
+            )
+        }
+        for measurement in same
+    }
+
+
+_SAME_MACHINE = ("device", "threads", "torch", "dtype")
 
 
 def _images(size: int, folder: Path) -> dict[str, Process]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,11 +79,12 @@ def measure_config(
     noise: bool,
     maps: int | None,
     growth: Sequence[str] = (),
-    folder: Path | None = None,
+    out: Path | None = None,
 ) -> tuple[list[Measurement], int]:
     """Return the measurements of `measure_speed`, and how many methods failed.
 
-    folder: on whose disk data is made up; None for the system's folder of temporary files
+    out: where growth is written size by size, where data for it is made up, and where an
+        interrupted call goes on; None for nowhere and the system's folder of temporary files
 
     >>> from rich.console import Console
     >>> from adbench.benchmark.api.notebook import NotebookReporter
@@ -102,6 +103,7 @@ def measure_config(
     from ..registry.registry import Registry
     from ..speed.inference import describe_machine
     from ..speed.metrics import measure_metrics
+    from ..speed.report import read_measurements
 
     context = device_context(config.device, config.dtype)
     context = replace(context, compile=config.compile, batch=batch or context.batch)
@@ -122,8 +124,23 @@ def measure_config(
     if sizes:
         reporter.print_line(f"growth of {', '.join(sizes)}")
         where = describe_machine(device_context("cpu", "float32"))
-        measurements += measure_growth(sizes, folder or Path(tempfile.gettempdir()), where)
+        measurements += measure_growth(
+            sizes, out or Path(tempfile.gettempdir()), where,
+            earlier=read_measurements(out) if out else (),
+            save=lambda of_subject: _save(of_subject, out, reporter),
+        )  # fmt: skip
     return measurements, failed
+
+
+def _save(
+    measurements: Sequence[Mapping[str, Any]], out: Path | None, reporter: ConsoleReporter
+) -> None:
+    from ..speed.report import write_report
+
+    size = max(measurements[0]["sizes"])
+    reporter.print_line(f"{measurements[0]['task'].partition(':')[0]}  {size:,} measured")
+    if out is not None:
+        write_report(measurements, out)
 
 
 def parse_references(texts: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..scheduling.exit_codes import FAILED
+from ..scheduling.signals import interrupt_on_sigterm
 from .options import Traceback, echo, error_messages, print_json, rich_console
 from .run_options import with_options
 
@@ -58,11 +59,12 @@ def speed(
 ) -> None:
     """Measure evaluations, FLOPs, time, share of this machine's peak and memory per image.
 
-    Nothing is trained: speed does not depend on what a network has learnt.
+    Nothing is trained: speed does not depend on what a network has learnt. --growth writes every
+    size as soon as it is measured; interrupted, the same command goes on.
 
     Example: adbench speed -m anoddpm,pddpm --levels 250 --images 4 --against loop
     """
-    with error_messages(traceback):
+    with error_messages(traceback), interrupt_on_sigterm():
         from ..api.speed import measure_config
         from ..experiments.run_config import RunConfig
         from ..scheduling.console import ConsoleReporter
@@ -81,7 +83,7 @@ def speed(
             noise=noise,
             maps=metrics,
             growth=growth or (),
-            folder=out if out.is_dir() else None,
+            out=out,
         )
         paths = write_report(facts, out)
         if str(json) == "-":

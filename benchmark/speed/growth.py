@@ -13,13 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 SIDE = 256
 LEVELS = tuple(range(100, 1000, 100))
@@ -82,23 +87,74 @@ def run_process(command: Sequence[str]) -> Process:
 
 
 def _run(command: Sequence[str]) -> tuple[Process, list[str]]:
-    """The process, and the lines that it printed."""
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", LAUNCHER, *command], capture_output=True, text=True, check=True
-    )
-    *lines, last = done.stdout.strip().splitlines()
-    code, seconds, cpu, memory = json.loads(last)
+    """The process, and the lines that it printed. Interrupted, it ends the process first."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-S", "-c", LAUNCHER, *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        stdout, stderr = launcher.communicate()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+        raise
+    *lines, last = stdout.strip().splitlines() or [""]
+    code, seconds, cpu, memory = json.loads(last) if launcher.returncode == 0 else (1, 0, 0, 0)
     if code:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)} failed: {stderr[-2000:]}")
     return Process(seconds, cpu, memory), [line for line in lines if line]
 
 
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder in `parent` that is removed after the block, however it ends.
+
+    What a killed process has left there is removed first: its lock is no longer held.
+
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with scratch_folder(Path(parent)) as scratch:
+    ...         before = scratch.is_dir()
+    ...     before, list(Path(parent).iterdir())
+    (True, [])
+    """
+    from filelock import FileLock
+
+    from ..store.leases import is_locked
+
+    parent.mkdir(parents=True, exist_ok=True)
+    for lock in parent.glob(".growth-*.lock"):
+        if not is_locked(lock):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    scratch = parent / f".growth-{uuid4().hex}"
+    lock = scratch.with_suffix(".lock")
+    try:
+        with FileLock(lock):
+            scratch.mkdir()
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch)
+    finally:
+        lock.unlink(missing_ok=True)
+
+
 def growth_measurement(
-    task: str, sizes: Sequence[int], processes: Sequence[Process], machine: Mapping[str, Any]
+    task: str,
+    sizes: Sequence[int],
+    processes: Sequence[Process],
+    machine: Mapping[str, Any],
+    *,
+    asked: Sequence[int] = (),
+    code: str = "",
 ) -> dict[str, Any]:
     """A task at several sizes as a measurement of results/speed.md.
 
     `exponent` is the power of the size with which the seconds of CPU grow (1: in proportion).
+
+    sizes, processes: what has been measured        machine: from `describe_machine`, of the CPU
+    asked: the sizes that are to be measured altogether        code: digest of the measured program
 
     >>> facts = growth_measurement("list", [10, 100], [Process(2, 1, 5), Process(20, 10, 5)], {})
     >>> round(facts["exponent"], 6), facts["seconds"]
@@ -109,6 +165,8 @@ def growth_measurement(
         "what": "growth",
         "task": task,
         "sizes": list(sizes),
+        "asked": list(asked or sizes),
+        "code": code,
         "seconds": [process.seconds for process in processes],
         "cpu_seconds": seconds,
         "memory_mb": [process.memory_mb for process in processes],

@@ -6,6 +6,7 @@ compared compute the same, are interleaved within a round, and compared round by
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
@@ -40,8 +41,10 @@ def describe_machine(context: TrainingContext, seconds: float = 0.5) -> dict[str
     ('cpu', 'float32', 8, True)
     """
     best = measure_peak(context.device, context.dtype, seconds)
+    cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"  # AVX512, AVX2
     return {
         "device": device_name(context.device),
+        "cores": cores if context.kind == "cpu" else "",
         "kind": context.kind,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

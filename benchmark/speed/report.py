@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store.artifact_store import atomic_write
+from .growth import exponent
 
 Measurement = Mapping[str, Any]
 
@@ -143,33 +144,126 @@ COLUMNS: dict[str, dict[str, Callable[[Measurement], str]]] = {
 
 
 def _growth_rows(measurement: Measurement) -> list[dict[str, str]]:
-    """A row for each size: also its seconds for each thousand, and against those of the first."""
-    sizes, seconds = measurement["sizes"], measurement["cpu_seconds"]
-    first = seconds[0] / sizes[0]
-    exponent = measurement["exponent"]
+    """A row for each size: also its figures per item over those of the first size."""
+    sizes, seconds = measurement["sizes"], measurement["seconds"]
+    cpu_seconds, memory = measurement["cpu_seconds"], measurement["memory_mb"]
+    fitted = measurement["exponent"]
     return [
         {
             "task": measurement["task"],
             "size": f"{size:,}",
-            "seconds": _format_number(clock),
-            "CPU s": _format_number(taken),
-            "CPU s / 1,000": _format_number(1000 * taken / size),
-            "of the first": f"{taken / size / first:.2f}x",
-            "memory MB": _format_number(memory),
-            "exponent": "-" if exponent is None else f"{exponent:.2f}",
+            "seconds": _format_number(seconds[k]),
+            "CPU s": _format_number(cpu_seconds[k]),
+            "CPU ms / item": _format_number(1000 * cpu_seconds[k] / size),
+            "seconds / item, of the first": _format_growth(seconds, k, size / sizes[0]),
+            "CPU / item, of the first": _format_growth(cpu_seconds, k, size / sizes[0]),
+            "memory MB": _format_number(memory[k]),
+            "memory, of the first": _format_growth(memory, k, 1),
+            "exponent": "-" if fitted is None else f"{fitted:.2f}",
+            "of the last step": f"{exponent(sizes[k - 1 : k + 1], cpu_seconds[k - 1 : k + 1]):.2f}"
+            if k
+            else "-",
         }
-        for size, taken, clock, memory in zip(
-            sizes, seconds, measurement["seconds"], measurement["memory_mb"], strict=True
-        )
+        for k, size in enumerate(sizes)
     ]
+
+
+def _format_growth(values: Sequence[float], k: int, times: float) -> str:
+    """The k-th value over the first, divided by how many times as many items there are."""
+    return f"{_format_number(values[k] / values[0] / times)}x"
+
+
+GOALS = (
+    ("images: predict", 100_000, "memory_mb", 4000),
+    ("images: evaluate", 100_000, "memory_mb", 4000),
+    ("records: tables", 1000, "seconds", 2),
+    ("records: page", 1000, "seconds", 10),
+    ("artifacts: ls", 100_000, "seconds", 3),
+    ("artifacts: plan", 100_000, "seconds", 5),
+)
+"""Task, size, figure, and the highest that it should be."""
+PER_ITEM_GOALS = (("images: predict", 1.3), ("images: evaluate", 1.3))
+"""Task, and the most CPU seconds per item at the largest size, as a ratio to the smallest."""
+UNITS = {"memory_mb": "MB", "seconds": "s"}
+
+
+def _goal_rows(measurements: Sequence[Measurement]) -> list[dict[str, str]]:
+    """A row for each goal whose task was measured, with the figure at its size.
+
+    At a size beyond all measured ones: a straight line through the two largest, in italics.
+    """
+    of_task = {m["task"]: m for m in measurements if m["what"] == "growth"}
+    rows = []
+    for task, size, key, most in GOALS:
+        if task not in of_task:
+            continue
+        sizes, values = of_task[task]["sizes"], of_task[task][key]
+        if size in sizes:
+            value = values[sizes.index(size)]
+            text = f"{_format_number(value)} {UNITS[key]}"
+        elif len(sizes) > 1 and size > sizes[-1]:
+            slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
+            value = values[-1] + slope * (size - sizes[-1])
+            text = f"*{_format_number(value)} {UNITS[key]}, extrapolated from {sizes[-1]:,}*"
+        else:
+            continue
+        rows.append(_goal_row(task, size, f"{most:,} {UNITS[key]}", text, value <= most))
+    for task, ratio in PER_ITEM_GOALS:
+        if task in of_task and len(sizes := of_task[task]["sizes"]) > 1:
+            first, *_, last = of_task[task]["cpu_seconds"]
+            value = last / first / sizes[-1] * sizes[0]
+            text = f"{_format_number(value)}x of {sizes[0]:,}'s CPU"
+            rows.append(_goal_row(task, sizes[-1], f"{ratio}x per item", text, value <= ratio))
+    return rows
+
+
+def _goal_row(task: str, size: int, most: str, figure: str, reached: bool) -> dict[str, str]:
+    return {
+        "task": task,
+        "size": f"{size:,}",
+        "goal": f"at most {most}",
+        "figure": figure,
+        "reached": "yes" if reached else "**no**",
+    }
+
+
+def _format_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    table = [[*rows[0]], ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return [*(f"| {' | '.join(row)} |" for row in table), ""]
+
+
+def _growth_section(measurements: Sequence[Measurement]) -> list[str]:
+    """The lines of the section; none without a measurement of growth."""
+    growth = [m for m in measurements if m["what"] == "growth"]
+    if not growth:
+        return []
+    missing = [
+        f"{m['task']} at {', '.join(f'{size:,}' for size in sorted(unmeasured))}"
+        for m in growth
+        if (unmeasured := {*m.get("asked", ())} - {*m["sizes"]})
+    ]
+    goals = _goal_rows(growth)
+    asked = {m["task"].partition(":")[0]: m.get("asked", m["sizes"]) for m in growth}
+    options = [f"--growth {name}={','.join(map(str, sizes))}" for name, sizes in asked.items()]
+    return [
+        "### Growth", "", f"    adbench speed {' '.join(options)}", "", GROWTH_TEXT,
+        *_format_table([row for m in growth for row in _growth_rows(m)]),
+        *([f"Not measured yet: {'; '.join(missing)}.", ""] if missing else []),
+        *([GOALS_TEXT, *_format_table(goals)] if goals else []),
+    ]  # fmt: skip
 
 
 GROWTH_TEXT = """Made-up data: images of 256 x 256 at nine levels, whose maps are copies of the
 input and compress well; records that differ in method and seed; artifacts of a few bytes. Every
 row is a process of its own: seconds by the clock, which others on the machine lengthen, seconds of
-CPU, and its highest resident memory. Of images, imports and a first small run are not counted; of
-records and artifacts the whole command is. `exponent` is the power of the size with which the
-seconds of CPU grow, over all sizes: 1 is in proportion.
+CPU, and its highest resident memory, which is what `/usr/bin/time -v` calls so. Of images, imports
+and a first small run are not counted in the seconds; of records and artifacts the whole command is.
+`exponent` is the power of the size with which the seconds of CPU grow, over all sizes: 1 is in
+proportion, and what a command takes to start makes it less. `of the last step`: the same from the
+size before to this one.
+"""
+GOALS_TEXT = """Goals. In italics: that size was not run, the figure is of a straight line through
+the two largest sizes.
 """
 
 
@@ -193,9 +287,17 @@ def write_report(measurements: Sequence[Measurement], out: Path) -> list[Path]:
     paths = [out / "speed" / f"{file_name(measurement)}.json" for measurement in measurements]
     for path, measurement in zip(paths, measurements, strict=True):
         atomic_write(path, json.dumps(measurement, indent=1, sort_keys=True) + "\n")
-    stored = [json.loads(path.read_text()) for path in sorted((out / "speed").glob("*.json"))]
-    atomic_write(out / "speed.md", format_page(stored))
+    atomic_write(out / "speed.md", format_page(read_measurements(out)))
     return [*paths, out / "speed.md"]
+
+
+def read_measurements(out: Path) -> list[dict[str, Any]]:
+    """Return all measurements of the files in out/speed, ordered by file name.
+
+    >>> read_measurements(Path("/no/such/folder"))
+    []
+    """
+    return [json.loads(path.read_text()) for path in sorted((out / "speed").glob("*.json"))]
 
 
 def file_name(measurement: Measurement) -> str:
@@ -246,11 +348,7 @@ def format_page(measurements: Sequence[Measurement]) -> str:
                 table = [[*columns], ["---"] * len(columns), *cells]
                 lines += [f"### {TITLES[kind]}", ""]
                 lines += [*(f"| {' | '.join(row)} |" for row in table), ""]
-        growth = [row for m in section if m["what"] == "growth" for row in _growth_rows(m)]
-        if growth:
-            table = [[*growth[0]], ["---"] * len(growth[0]), *(row.values() for row in growth)]
-            lines += ["### Growth", "", GROWTH_TEXT]
-            lines += [*(f"| {' | '.join(row)} |" for row in table), ""]
+        lines += _growth_section(section)
     return "\n".join(lines)
 
 
@@ -298,4 +396,8 @@ def _format_machine(measurement: Measurement) -> str:
     count = machine["threads"]
     threads = f", {count} thread{'s' * (count > 1)}" if machine["kind"] == "cpu" else ""
     compiled = ", compiled" if machine["compile"] else ""
-    return f"{machine['device']}{threads}, {machine['dtype']}{compiled}, torch {machine['torch']}"
+    cores = f", {machine['cores']}" if machine.get("cores") else ""
+    return (
+        f"{machine['device']}{cores}{threads}, {machine['dtype']}{compiled}, "
+        f"torch {machine['torch']}"
+    )
