@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# before torch is imported. Tiny tensors: more threads only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = "1"  # its pool would set OpenMP's threads, too
 
-import torch
 from hypothesis import settings
+from killed_workers import PIPES
+from killed_workers import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
 settings.register_profile("adbench", deadline=None)  # no test is about seconds
 settings.load_profile("adbench")
-torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
 
-def pipes() -> list[str]:
-    """The inodes of all pipes that are open: those of xdist, into which no plugin may write."""
-    inodes = []
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            status = os.fstat(int(name))
-            inodes += [str(status.st_ino)] * stat.S_ISFIFO(status.st_mode)
-    return inodes
-
-
-os.environ["PIPES_OF_THE_TESTS"] = ",".join(pipes())
+os.environ["PIPES_OF_THE_TESTS"] = ",".join(PIPES.values())  # for no plugin to write into
 
 
 @pytest.fixture(scope="session", autouse=True)
