@@ -16,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = "1"  # its pool would set OpenMP's threads, too
 
 from hypothesis import settings
+
 from killed_workers import PIPES
 from killed_workers import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 

@@ -30,7 +30,8 @@ def test_killed_in_a_group(i):
 def test_the_suite_goes_on_after_workers_were_killed(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_suite.py").write_text(SUITE)
-    words = "-m pytest -q -p killed_workers -p no:cacheprovider -n 2 --dist loadgroup".split()
+    words = ["-m", "pytest", "-q", "-p", "killed_workers", "-p", "no:cacheprovider"]
+    words += ["-n", "2", "--dist", "loadgroup"]
     support = str(Path(__file__).with_name("support"))
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     with (tmp_path / "output").open("w") as output:
