@@ -16,8 +16,7 @@ CELLS = [
     "small = {'phantom': {'shape': [16, 16], 'train': 8, 'held_out': 4, 'val': 4, 'test': 8}}\n"
     "options = dict(datasets='phantom', profile='check', settings=small, baselines=False)\n"
     "adbench.plan('anoddpm', **options)[['stage', 'state']]",
-    "results = adbench.run(['anoddpm', 'pca'], levels=[100, 250], executor='local', **options)\n"
-    "results",
+    "results = adbench.run(['anoddpm', 'pca'], levels=[100, 250], **options)\nresults",
     "board = results.leaderboard()\nboard",
     "board.to_frame()[['method', 'image_auroc']]",
     "results.plot_levels()",
@@ -55,6 +54,7 @@ def execute(cells: list[str], folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_method_that_is_typed_into_a_notebook_can_be_run(tmp_path: Path) -> None:
+    """In a process of its own, as by default."""
     assert execute(OWN_METHOD, tmp_path)[-1]["text/plain"] == "'ok'"
 
 
