@@ -85,6 +85,10 @@ def test_results_are_compared_plotted_and_written(results: adbench.Results, tmp_
     assert sorted(np.size(line.get_xdata()) for line in lines) == [2, 2]
     assert "tabular" in results.to_latex() and "| anoddpm" in results.to_markdown().lower()
     assert all(path.exists() for path in results.write(tmp_path))
+    results.write()  # the page elsewhere has the same pictures and comparisons as that beside them
+    beside = results.folder / "index.html"
+    assert (tmp_path / "index.html").read_text() == beside.read_text()
+    assert "data:image" in beside.read_text()
     with pytest.raises(ValueError, match="0 leaderboards fit 'brats'"):
         results.leaderboard("brats")
 

@@ -123,7 +123,9 @@ class Results:
         from ..report.export import write_report
 
         target = self.folder if folder is None else Path(folder)
-        return write_report(self.records, target, self.leaderboard_set, figures=figures)
+        return write_report(
+            self.records, target, self.leaderboard_set, figures=figures, source=self.folder
+        )
 
     def compare(
         self,

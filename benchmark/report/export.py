@@ -197,6 +197,7 @@ def write_report(
     results: LeaderboardSet | None = None,
     *,
     figures: bool = False,
+    source: Path | None = None,
 ) -> list[Path]:
     """Write leaderboard.md, .csv, .json and .tex, cost.csv and index.html; return the paths.
 
@@ -205,6 +206,7 @@ def write_report(
     results: the leaderboards of the records, where they are built already
     figures: draw all charts, however many, and the pictures, and write them as SVG, PDF and PNG in
         `figures`
+    source: of the results, where `samples` and `pictures` lie; None for `folder`
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -220,7 +222,8 @@ def write_report(
     """
     from .html.page import MAX_CHARTS, build_page
 
-    results = results or build_leaderboard_set(records, folder)
+    source = folder if source is None else source
+    results = results or build_leaderboard_set(records, source)
     texts = {
         "leaderboard.md": markdown(results),
         "leaderboard.csv": csv(results),
@@ -231,7 +234,7 @@ def write_report(
     for name, text in texts.items():  # before the page, which takes longer
         atomic_write(folder / name, text)
     max_charts = math.inf if figures else MAX_CHARTS
-    page = build_page(records, folder, results=results, max_charts=max_charts)
+    page = build_page(records, source, results=results, max_charts=max_charts)
     atomic_write(folder / "index.html", page.html)
     charts = page.charts | _pictures_charts(page) if figures else {}
     for path in (folder / "figures").glob("*-*.*"):
