@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadGroupScheduling
@@ -50,7 +51,7 @@ class GroupScheduling(LoadGroupScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
     """A scheduler for `--dist loadgroup`; None, which leaves it to xdist, for another one."""
     return GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
