@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -342,11 +342,13 @@ IMPORTS = {
 """What a file of a plugin does while it is imported, and a pattern of the refusal."""
 
 
-def write_plugins(folder: Path, names: Iterable[str], store: Path) -> Path:
+def write_plugins(
+    folder: Path, names: Iterable[str], store: Path, behaviours: Mapping[str, Behaviour]
+) -> Path:
     """Write a plugin with a method of each name, and return its registry file."""
     text, rows = [PLUGIN], ["methods:"]
     for name in names:
-        behaviour = BEHAVIOURS[name]
+        behaviour = behaviours[name]
         function = f"_{re.sub(r'[^a-z0-9]', '_', name)}"
         body = textwrap.indent(behaviour.code, "    ")
         text.append(
@@ -365,7 +367,11 @@ def write_plugins(folder: Path, names: Iterable[str], store: Path) -> Path:
 
 
 def run_all(
-    folder: Path, names: Iterable[str], executor: Any, timeout: float = 60.0
+    folder: Path,
+    names: Iterable[str],
+    executor: Any,
+    timeout: float = 60.0,
+    behaviours: Mapping[str, Behaviour] = BEHAVIOURS,
 ) -> tuple[int, str, list[str]]:
     """Run all named behaviours beside two sound methods in one run, and those two alone.
 
@@ -379,7 +385,7 @@ def run_all(
     names = [*names]
     registry = Registry.read(
         *(sweeps.PLUGIN / name for name in ("registry.yaml", "trouble.yaml")),
-        write_plugins(folder / "plugin", names, folder / "run/store"),
+        write_plugins(folder / "plugin", names, folder / "run/store", behaviours),
     )
     sound = ["walker", "brightness"]
     settings = {"walker": {"steps": 3}, "bumps": {"train": 4, "size": 6}}
@@ -395,10 +401,10 @@ def run_all(
         experiments(order), folder / "run", executor, timeout=timeout, grace=1.0
     )
     sweeps.run_planned(experiments(sound), folder / "alone")
-    wrong = [] if code == 3 or not any(BEHAVIOURS[n].reason for n in names) else [f"exit {code}"]
+    wrong = [] if code == 3 or not any(behaviours[n].reason for n in names) else [f"exit {code}"]
     rows = {key.rpartition(" ")[0]: row for key, row in sweeps.records(folder / "run").items()}
     for name in names:
-        row, expected = rows.get(f"bad-{name}"), BEHAVIOURS[name].reason
+        row, expected = rows.get(f"bad-{name}"), behaviours[name].reason
         if row is None:
             wrong.append(f"{name}: no row")
         elif row["status"] == "ok" and expected not in ("", ".", ".*"):
@@ -415,12 +421,12 @@ def run_all(
     return code, printed, wrong
 
 
-def main() -> None:
+def main(behaviours: Mapping[str, Behaviour] = BEHAVIOURS) -> None:
     import sweeps
 
     folder, *names = sys.argv[1:]
-    names = names or [*BEHAVIOURS]
-    code, printed, wrong = run_all(Path(folder), names, sweeps.local(2))
+    names = names or [*behaviours]
+    code, printed, wrong = run_all(Path(folder), names, sweeps.local(2), behaviours=behaviours)
     print(printed[-100_000:])
     print("\n".join(wrong))
     print(f"{len(names)} tried, {len(wrong)} wrong, exit {code}")
