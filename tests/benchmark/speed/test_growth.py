@@ -136,7 +136,10 @@ def test_sigterm_ends_the_measured_process_too_and_removes_its_data(tmp_path: Pa
         [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 300
-    while not (tmp_path / "speed.md").exists() or not any(tmp_path.glob(".growth-*/*")):
+    first: set[Path] = set()
+    while not (tmp_path / "speed.md").exists() or not {*tmp_path.glob(".growth-*/")} - first:
+        if not (tmp_path / "speed.md").exists():
+            first |= {*tmp_path.glob(".growth-*/")}
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
