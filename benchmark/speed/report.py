@@ -180,6 +180,7 @@ GOALS = (
     ("records: page", 1000, "seconds", 10),
     ("artifacts: ls", 100_000, "seconds", 3),
     ("artifacts: plan", 100_000, "seconds", 5),
+    ("prepare: small images", 200_000, "memory_mb", 1000),
 )
 """Task, size, figure, and the highest that it should be."""
 PER_ITEM_GOALS = (("images: predict", 1.3), ("images: evaluate", 1.3))
@@ -258,10 +259,14 @@ def _growth_section(measurements: Sequence[Measurement]) -> list[str]:
         if (unmeasured := {*m.get("asked", ())} - {*m["sizes"]})
     ]
     goals = _goal_rows(growth)
-    asked = {m["task"].partition(":")[0]: m.get("asked", m["sizes"]) for m in growth}
+    ours, others = ([m for m in growth if ("how" in m) == apart] for apart in (False, True))
+    asked = {m["task"].partition(":")[0]: m.get("asked", m["sizes"]) for m in ours}
     options = [f"--growth {name}={','.join(map(str, sizes))}" for name, sizes in asked.items()]
     return [
-        "### Growth", "", f"    adbench speed {' '.join(options)}", "", GROWTH_TEXT,
+        "### Growth", "",
+        *([f"    adbench speed {' '.join(options)}", ""] if ours else []),
+        GROWTH_TEXT,
+        *(f"{m['task']}: measured apart, {m['how']}\n" for m in others),
         *_format_table([row for m in growth for row in _growth_rows(m)]),
         *([f"Not measured yet: {'; '.join(missing)}.", ""] if missing else []),
         *([GOALS_TEXT, *_format_table(goals)] if goals else []),

@@ -216,6 +216,16 @@ def test_a_goal_beyond_the_measured_sizes_is_called_extrapolated() -> None:
     ]
 
 
+def test_what_was_measured_apart_says_how() -> None:
+    facts = facts_of(
+        "prepare: small images", [2000, 200_000], [Process(2, 1, 800), Process(9, 9, 900)]
+    )
+    text = format_page([facts | {"how": "by `adbench data prepare folder`"}])
+    assert "\nprepare: small images: measured apart, by `adbench data prepare folder`\n" in text
+    assert "adbench speed --growth" not in text
+    assert "| prepare: small images | 200,000 | at most 1,000 MB | 900 MB | yes |" in text
+
+
 def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     facts = facts_of("records: page", [10], [Process(2, 1, 500)])
     del facts["asked"], facts["code"]
