@@ -77,14 +77,14 @@ def measure_growth(
             with scratch_folder(folder) as scratch:
                 for task, process in _MEASURE[subject](size, scratch).items():
                     tasks.setdefault(task, {})[size] = process
-            of_subject = [
-                growth_measurement(
-                    f"{subject}: {task}", *zip(*sorted(processes.items()), strict=True),
-                    machine=machine, asked=asked, code=code,
-                )
-                for task, processes in tasks.items()
-            ]  # fmt: skip
-            save(of_subject)
+                of_subject = [
+                    growth_measurement(
+                        f"{subject}: {task}", *zip(*sorted(processes.items()), strict=True),
+                        machine=machine, asked=asked, code=code,
+                    )
+                    for task, processes in tasks.items()
+                ]  # fmt: skip
+                save(of_subject)  # before the data is removed, which may take minutes
         measurements += of_subject
     return measurements
 

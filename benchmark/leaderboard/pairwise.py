@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -108,7 +109,7 @@ def _bootstrap_results(
     counts: Array | None,
     metrics: Collection[str],
 ) -> SampleResults:
-    resamples = Resamples.from_groups(groups)
+    resamples = _draw_resamples(tuple(groups))
     image = image_metrics(score, label)
     values: dict[str, float | None] = {
         name: image[name.removeprefix("image_")] for name in IMAGE_METRICS
@@ -124,6 +125,12 @@ def _bootstrap_results(
         replicates |= _overlap_results(resamples.sums(counts), normal)
     defined = {name: d for name, d in replicates.items() if values[name] is not None and d.size}
     return SampleResults(keys, groups, label, score, counts, values, defined)
+
+
+@lru_cache(maxsize=2)
+def _draw_resamples(groups: tuple[str, ...]) -> Resamples:
+    """The records of a board hold the same samples, for which the same draws are made."""
+    return Resamples.from_groups(groups)
 
 
 def _overlap_results(total: Array, normal: Array) -> dict[str, Array]:

@@ -125,19 +125,18 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     for lock in parent.glob(".growth-*.lock"):
         if not is_locked(lock):
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(lock.with_suffix(""))
             lock.unlink(missing_ok=True)
     scratch = parent / f".growth-{uuid4().hex}"
     lock = scratch.with_suffix(".lock")
-    try:
-        with FileLock(lock):
-            scratch.mkdir()
-            try:
-                yield scratch
-            finally:
-                shutil.rmtree(scratch)
-    finally:
-        lock.unlink(missing_ok=True)
+    with FileLock(lock):
+        scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch)
+            lock.unlink(missing_ok=True)
 
 
 def growth_measurement(

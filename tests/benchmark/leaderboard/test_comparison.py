@@ -18,6 +18,7 @@ from adbench.benchmark.evaluation.sample_results import (
     write_sample_results,
 )
 from adbench.benchmark.evaluation.statistics.bootstrap import Resamples
+from adbench.benchmark.leaderboard import pairwise
 from adbench.benchmark.leaderboard.comparison import compare, gate_fails
 from adbench.benchmark.leaderboard.pairwise import PairError, compare_pair, sample_results_of
 from records import record
@@ -55,6 +56,22 @@ def kept_in(output) -> SampleResults:
     outcome = sample_results_of({"samples": output})
     assert outcome is not None
     return outcome
+
+
+def test_records_of_the_same_samples_share_their_draws(monkeypatch):
+    pairwise._draw_resamples.cache_clear()
+    alone = rows()
+    draws, draw = [], Resamples.from_groups
+    monkeypatch.setattr(
+        Resamples, "from_groups", lambda groups: draws.append(groups) or draw(groups)
+    )
+    pairwise._draw_resamples.cache_clear()
+    first, second, other = rows(), rows(shift=2.0), rows(size=24)
+    assert [len(groups) for groups in draws] == [len(first.keys), 24]
+    for name, values in alone.replicates.items():
+        assert np.array_equal(first.replicates[name], values)
+    assert not np.array_equal(second.replicates["image_auroc"], first.replicates["image_auroc"])
+    assert len(other.replicates["image_auroc"]) == len(first.replicates["image_auroc"])
 
 
 def by_hand(output, metric, picked):

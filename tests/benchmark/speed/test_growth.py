@@ -136,7 +136,10 @@ def test_sigterm_ends_the_measured_process_too_and_removes_its_data(tmp_path: Pa
         [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob(".growth-*/val.h5")) or not (tmp_path / "speed.md").exists():
+    first: set[Path] = set()
+    while not (tmp_path / "speed.md").exists() or not {*tmp_path.glob(".growth-*/")} - first:
+        if not (tmp_path / "speed.md").exists():
+            first |= {*tmp_path.glob(".growth-*/")}
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -188,23 +191,39 @@ def test_every_figure_stands_beside_its_ratio_to_the_first() -> None:
 
 
 def test_a_goal_beyond_the_measured_sizes_is_called_extrapolated() -> None:
-    sizes = [100, 1000]
+    sizes = [5000, 20_000]
     measurements = [
-        facts_of("images: predict", sizes, [Process(2, 1, 500), Process(20, 10, 509)]),
-        facts_of("images: evaluate", sizes, [Process(2, 1, 500), Process(20, 15, 599)]),
-        facts_of("records: page", sizes, [Process(2, 1, 500), Process(10.5, 9, 509)]),
+        facts_of("images: predict", sizes, [Process(20, 10, 500), Process(80, 40, 515)]),
+        facts_of("images: evaluate", sizes, [Process(20, 10, 500), Process(80, 72, 1500)]),
+        facts_of("records: tables", [100, 1000], [Process(2, 1, 500), Process(2.5, 1.5, 509)]),
+        facts_of("records: page", [100, 1000], [Process(2, 1, 500), Process(10.5, 10.2, 509)]),
+        facts_of("artifacts: plan", [100, 1000], [Process(2, 1, 500), Process(2.5, 1.5, 509)]),
     ]
     lines = format_page(measurements).splitlines()
     goals = [line.strip("| ").split(" | ") for line in lines if "at most" in line]
-    # 9 MB for each 900 images: 1,499 MB at 100,000; 99 MB for each 900: 11,489 MB
     most = ["at most 4,000 MB", "at most 1.3x per item"]
+    predict = "*595 MB, from 20,000*; not run, 0.0556 h of CPU"  # 1 MB for each 1,000 images
+    evaluate = "*6,833 MB, from 20,000*; not run, 0.1 h of CPU"  # 1,000 MB for each 15,000
+    plan = "*57.5 s, from 1,000*; not run, 0.0417 h of CPU"
     assert goals == [
-        ["images: predict", "100,000", most[0], "*1,499 MB, extrapolated from 1,000*", "yes"],
-        ["images: evaluate", "100,000", most[0], "*11,489 MB, extrapolated from 1,000*", "**no**"],
-        ["records: page", "1,000", "at most 10 s", "10.5 s", "**no**"],
-        ["images: predict", "1,000", most[1], "1x of 100's CPU", "yes"],
-        ["images: evaluate", "1,000", most[1], "1.5x of 100's CPU", "**no**"],
+        ["images: predict", "100,000", most[0], predict, "yes, by the line"],
+        ["images: evaluate", "100,000", most[0], evaluate, "**no**, by the line"],
+        ["records: tables", "1,000", "at most 2 s", "2.5 s, 1.5 of CPU", "in CPU time only"],
+        ["records: page", "1,000", "at most 10 s", "10.5 s, 10.2 of CPU", "**no**"],
+        ["artifacts: plan", "100,000", "at most 5 s", plan, "not established"],
+        ["images: predict", "20,000", most[1], "1x of 5,000's CPU", "yes"],
+        ["images: evaluate", "20,000", most[1], "1.8x of 5,000's CPU", "**no**"],
     ]
+
+
+def test_what_was_measured_apart_says_how() -> None:
+    facts = facts_of(
+        "prepare: small images", [2000, 200_000], [Process(2, 1, 800), Process(9, 9, 900)]
+    )
+    text = format_page([facts | {"how": "by `adbench data prepare folder`"}])
+    assert "\nprepare: small images: measured apart, by `adbench data prepare folder`\n" in text
+    assert "adbench speed --growth" not in text
+    assert "| prepare: small images | 200,000 | at most 1,000 MB | 900 MB | yes |" in text
 
 
 def test_files_of_an_earlier_version_are_read(tmp_path: Path) -> None:
