@@ -34,6 +34,7 @@ from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Choice, Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Fraction, Level, Positive
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.process_config import GAUSSIAN_PROCESS, ProcessConfig
 from ..engine.sampling.reconstruct import (
     SamplingConfig,
@@ -225,7 +226,8 @@ class AnoDDPM(Method):
     def _add_noise(self, inner: Tensor, index: Tensor, row_levels: Tensor, streams: Rng) -> Tensor:
         """Samples with noise up to their levels, one row for each of `index` among the streams."""
         process, shape = self.denoiser.process_as(Gaussian), inner.shape[1:]
-        sample, at = (index % len(inner)).to(inner.device), row_levels.to(inner.device)
+        index_there, at = to_device(torch.stack([index, row_levels]), inner.device)
+        sample = index_there % len(inner)
         if not self.gradual:
             drawn = self.detection_noise(streams.rows(index).fork("start"), shape, at.clamp(min=1))
             return process.add_noise(inner[sample], at, drawn)
@@ -235,7 +237,7 @@ class AnoDDPM(Method):
             here = torch.full((len(x),), level, device=x.device)
             drawn = self.detection_noise(rises.at(level), shape, here)
             x = process.add_noise_step(x, here - 1, here, drawn)
-            out = torch.where((at == level).view(-1, *[1] * len(shape)), x[index.to(x.device)], out)
+            out = torch.where((at == level).view(-1, *[1] * len(shape)), x[index_there], out)
         return out
 
 

@@ -237,10 +237,8 @@ class AutoDDPM(Method):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner = self.canvas.forward(x)
         coarse, soft = self._coarse_reconstruction(inner, levels, rng)  # (L, N, R, C, *), (L, N, *)
-        if float(self.tau) < 0:
-            cut = soft.flatten(2).quantile(0.95, dim=2)[..., None, None]
-        else:
-            cut = self.tau
+        own = soft.flatten(2).quantile(0.95, dim=2)[..., None, None]
+        cut = torch.where(self.tau < 0, own, self.tau)  # as a GPU decides: the host would wait
         region = max_pool2d((soft > cut).float(), 2 * self.mask.dilate + 1, 1, self.mask.dilate)
         repeats = coarse.shape[2]
         index, _ = enumerate_chains(levels, len(x), repeats)

@@ -37,6 +37,7 @@ from ..engine.runtime.context import Interrupted, TrainingContext
 from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.setting_types import Count, Decay, Many, Several
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.continuous_batching import ChainBatch
 from ..engine.sampling.reconstruct import SamplingConfig, ddim_invert
 from ..engine.training.data_loading import evenly_spaced_indices
@@ -208,8 +209,9 @@ class _PathRecorder:
 
     def statistics(self) -> Tensor:
         """(N, 6); the change counts per share of the path, as if it had one step in all."""
-        steps = torch.tensor(self.steps, dtype=torch.float64, device=self.sums.device)[:, None]
-        powers = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, device=self.sums.device)
+        counts = torch.tensor(self.steps, dtype=torch.float64)[:, None]
+        steps = to_device(counts, self.sums.device)
+        powers = torch.arange(1, 4, dtype=torch.float64, device=self.sums.device)
         noise = self.sums[:, :3] / steps.clamp(min=1)
         change = self.sums[:, 3:] / (steps - 1).clamp(min=1) * steps**powers
         return torch.cat([noise, change], 1)

@@ -39,6 +39,7 @@ from ..engine.runtime.out_of_memory import retry_out_of_memory
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Decay, Fraction, NonNegative
+from ..engine.runtime.transfer import to_device
 from ..engine.training.data_loading import evenly_spaced_indices
 from ..engine.training.loop import Training, train_module
 from ..engine.transforms.high_frequency import high_frequencies
@@ -193,18 +194,23 @@ class IterMask(Method):
         """The last mask, (N, 1, *S) bool, and the sample with it filled in, (N, C, *S)."""
         mask, final = mask.clone(), inner.clone()
         rows = torch.arange(len(inner))
+        index = to_device(rows, inner.device)
         for iteration in range(self.iterations):
-            index, streams = rows.to(inner.device), rng.rows(rows).fork("fill", iteration)
+            streams = rng.rows(rows).fork("fill", iteration)
             target, masked = inner[index], mask[index]
             filled = self._fill(target, hint[index], masked, streams)
             final[index] = filled
+            if iteration == self.iterations - 1:
+                break
             smaller = (self._error(filled, target) > self.tau) & masked
             before, after = masked.flatten(1).sum(1), smaller.flatten(1).sum(1)
             going = before - after >= self.shrink * before.clamp(min=1)
-            rows = rows[going.cpu()]
-            if not len(rows) or iteration == self.iterations - 1:
+            going = going.cpu().nonzero().flatten()  # the one wait of an iteration
+            if not len(going):
                 break
-            mask[index[going]] = smaller[going]
+            rows, going = rows[going], to_device(going, inner.device)
+            index = index[going]
+            mask[index] = smaller[going]
         return mask, final
 
     def _fill(self, inner: Tensor, hint: Tensor, mask: Tensor, rng: Rng) -> Tensor:

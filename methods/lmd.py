@@ -33,6 +33,7 @@ from ..engine.runtime.context import TrainingContext
 from ..engine.runtime.rng import Rng
 from ..engine.runtime.search_space import Interval, SearchSpace
 from ..engine.runtime.setting_types import Count, Decay, Several
+from ..engine.runtime.transfer import to_device
 from ..engine.sampling.reconstruct import SamplingConfig, repeat_streams
 from ..engine.sampling.repaint import inpaint
 from ..engine.training.loop import Training, train_module
@@ -101,7 +102,7 @@ class LMD(Method):
     def detect(self, x: Tensor, levels: Sequence[int], rng: Rng) -> Detection:
         inner, count = self.canvas.forward(x), self.repeats
         target = self.canvas.inverse(inner).clamp(0, 1)
-        white = chessboard(inner.shape[2:], self.blocks).to(x.device)
+        white = to_device(chessboard(inner.shape[2:], self.blocks), x.device)
         region = torch.stack([white if r % 2 else ~white for r in range(count)])  # (R, *)
         rows = inner.repeat(count, *[1] * (inner.ndim - 1))  # (R * N, C, *)
         masks = region.repeat_interleave(len(x), 0)[:, None]

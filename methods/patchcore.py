@@ -118,10 +118,11 @@ class PatchCore(Method):
         distances, scores = [], []
         for places in self._patches(x):  # a sample by itself: products round by their rows
             distance, nearest = self.memory.distances_to_nearest(places.contiguous(), 1)
-            farthest = distance[:, 0].argmax()
-            distances.append(distance[:, 0].view(grid))
-            weight = self._weight(places[farthest], nearest[farthest, 0])
-            scores.append(weight * distance[farthest, 0])
+            distance, nearest = distance[:, 0], nearest[:, 0]
+            distances.append(distance.view(grid))
+            farthest = distance.argmax().view(1)  # an index () would be read by the host
+            place, vector = places.index_select(0, farthest), nearest.index_select(0, farthest)
+            scores.append(self._weight(place, vector) * distance.index_select(0, farthest)[0])
         _, map = enlarge_grid(torch.stack(distances), self.canvas, self.blur)
         count = len(levels)
         return Detection(torch.stack(scores).expand(count, -1), map.expand(count, *map.shape))
@@ -131,12 +132,12 @@ class PatchCore(Method):
         return self.maps.embed(self.canvas.forward(x), window=self.window).flatten(2).mT
 
     def _weight(self, place: Tensor, nearest: Tensor) -> Tensor:
-        """Equation 7: one minus the softmax of the distance to the nearest vector among those to
-        the vectors around it."""
+        """Equation 7, (): one minus the softmax of the distance of a place (1, K) to the vector
+        nearest to it, of this index (1,), among those to the vectors around that."""
         config, vectors = self.memory_config, self.memory.vectors
         if not config.reweight or len(vectors) == 1:
             return torch.ones((), device=place.device)
-        around = self.memory.distances_to_nearest(vectors[nearest][None], config.neighbours)[1][0]
+        around = self.memory.distances_to_nearest(vectors[nearest], config.neighbours)[1][0]
         distance = (vectors[around] - place).square().sum(1).sqrt()
         own = (vectors[nearest] - place).square().sum().sqrt()
         others = distance[around != nearest]

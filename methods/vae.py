@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ..datasets.base import Spec, Split
@@ -90,7 +91,7 @@ class VAE(Method):
             return detection
         parts = (inner, decoded, mean, log_variance)
         rows = zip(*(part.split(1) for part in parts), strict=True)  # one by one: alike in a batch
-        score = inner.new_tensor([self._negative_elbo(*row).item() for row in rows])
+        score = torch.cat([self._negative_elbo(*row) for row in rows])
         return replace(detection, score=score.expand(len(levels), -1))
 
     def _posterior(self, inner: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,11 +33,17 @@ class ResNetLayers(nn.Module):
     [(1, 64, 8, 8), (1, 128, 4, 4)]
     """
 
+    mean: Tensor  # of ImageNet, (3, 1, 1)
+    deviation: Tensor
+
     def __init__(
         self, blocks: Sequence[int], *, width: int = 64, bottleneck: bool, layers: Sequence[int]
     ) -> None:
         super().__init__()
         self.layers = tuple(layers)
+        for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
+            constant = torch.tensor(values, device="cpu").view(3, 1, 1)  # also of a net on "meta"
+            self.register_buffer(name, constant, persistent=False)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         channels, widths = 64, [64]
@@ -53,8 +59,7 @@ class ResNetLayers(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The maps of (N, 3, H, W) in [0, 1] after each of `layers`, (N, C', h, w)."""
-        mean, deviation = (torch.tensor(v).to(x).view(3, 1, 1) for v in (MEAN, DEVIATION))
-        maps, x = [], relu(self.bn1(self.conv1((x - mean) / deviation)))
+        maps, x = [], relu(self.bn1(self.conv1((x - self.mean) / self.deviation)))
         x = max_pool2d(x, 3, 2, 1)
         for number in range(max(self.layers) + 1):
             x = self.get_submodule(f"layer{number}")(x) if number else x

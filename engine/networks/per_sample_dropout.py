@@ -70,8 +70,8 @@ class PerSampleDropout:
         try:
             for name, shape in (shapes or {}).items():  # in the order of the call
                 self._retained[name] = self._draw(shape)
-            eager = torch.compiler.set_stance("force_eager") if shapes is None else nullcontext()
-            with eager if self.rate else nullcontext():
+            first = bool(self.rate) and shapes is None  # set_stance acts when it is constructed
+            with torch.compiler.set_stance("force_eager") if first else nullcontext():
                 yield
             if shapes is None:
                 drawn = {name: value.shape[1:] for name, value in self._retained.items()}

@@ -200,9 +200,9 @@ class MultiStart(nn.Module):
         map = x.new_zeros(len(levels), len(x), *x.shape[2:])
         reconstruction = x.new_zeros(len(levels), *x.shape)
         for part in self._sample_chunks(x, max(counts)):
+            host_part, part = part, to_device(part, x.device)
             z, heat = x.new_zeros(len(part)), x.new_zeros(len(part), *x.shape[2:])
             total = torch.zeros_like(x[part])
-            host_part, part = part, to_device(part, x.device)
             starts = errors_per_start(x[part], rng.rows(host_part), max(counts))
             for k, outputs in enumerate(starts):
                 errors, start_reconstruction = (value.to(x.dtype) for value in outputs)

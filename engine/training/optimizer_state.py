@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .state_writer import copy_to_host
+
 
 class OptimizerState:
     """The trainable weights of a module, AdamW on them, and their running average.
@@ -103,7 +105,12 @@ class OptimizerState:
         weights, or the weights, and everything else of the module's state dict."""
         state = {f"weight/{key}": self.average.get(key, p) for key, p in self.weights.items()}
         state |= {f"rest/{key}": value for key, value in self._untrained_tensors()}
-        return {key: value.detach().cpu().clone() for key, value in state.items()}
+        copies, device = copy_to_host(state)
+        if device is not None:  # one wait for all of them
+            copied = torch.cuda.Event()
+            copied.record(torch.cuda.current_stream(device))
+            copied.synchronize()
+        return copies
 
     @torch.no_grad()
     def load_weights(self, state: Mapping[str, Tensor]) -> None:

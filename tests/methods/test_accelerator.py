@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,9 +20,12 @@ from accelerator import PretendedAccelerator, pretended_accelerator
 from adbench.benchmark.plugins.conformance import MethodUnderTest, check_method
 from adbench.benchmark.registry.registry import Registry
 from adbench.engine.runtime.context import Interrupted, TrainingContext
+from adbench.engine.runtime.distributed import Team
+from adbench.engine.runtime.precision import LowPrecisionModule
 from adbench.engine.runtime.rng import Rng
+from adbench.engine.training.loop import Training, train_module
 from adbench.methods.base import Detection, Method
-from trainings import MemoryStateStore
+from trainings import DATA, MemoryStateStore, denoising_error
 
 METHODS = Registry.read().methods
 OWN_CODE = [name for name in METHODS if not name.endswith("-authors")]
@@ -32,8 +36,8 @@ STEPS = 3
 class StepWaits:
     """The waits of each training step but the first: a `stop` that is asked before every step.
 
-    Without those for measuring the calibration loss and keeping the best weights, which the plan
-    asks for at few steps.
+    Without the one for the calibration loss and the one for all of the best weights, which the
+    plan asks for at few steps.
     """
 
     def __init__(self, gpu: PretendedAccelerator) -> None:
@@ -42,16 +46,18 @@ class StepWaits:
     def __call__(self) -> bool:
         frame: Any = sys._getframe(1)
         if frame.f_code.co_name == "train_module":
-            if frame.f_locals["k"] > 1:  # step 1 and those after it, of this training
+            if frame.f_locals.get("k", 0) > 1:  # step 1 and those after it, of this training
                 waits = self.gpu.waits - self._before
-                self.steps.append(Counter({k: n for k, n in waits.items() if not _selects(k)}))
+                waits -= Counter({line: 1 for line in waits if _selects(line)})
+                self.steps.append(waits)
             self._before = Counter(self.gpu.waits)
         return False
 
 
 def _selects(line: str) -> bool:
-    to_host = line.endswith("to the host")
-    copies_weights = to_host and line.startswith("engine/training/optimizer_state.py")
+    copies_weights = line.endswith(" event") and line.startswith(
+        "engine/training/optimizer_state.py"
+    )
     return copies_weights or line.startswith("engine/training/selection.py")
 
 
@@ -75,10 +81,23 @@ def on_accelerator(
     method: MethodUnderTest, gpu: PretendedAccelerator, **more: Any
 ) -> tuple[Method, Detection]:
     fitted = method.fit(method.build(), device="cuda", event_interval=1e9, **more)
+    calibrating = Counter(gpu.products)
+    x, rng = method.x.to("cuda"), Rng(method.keys, method.context.seed, "cuda")
     gpu.sampling_waits.clear()
-    rng = Rng(method.keys, method.context.seed, "cuda")
+    gpu.waits_before_calls.clear()
+    gpu.products.clear()
     with torch.no_grad():
-        return fitted, fitted.detect(method.x.to("cuda"), method.levels, rng)
+        detection = fitted.detect(x, method.levels, rng)
+    for waits in gpu.waits_before_calls[1:]:
+        assert waits.total() <= 1, f"between two calls of a network:\n{table(waits)}"
+    for line in {line for line, _ in calibrating} & {line for line, _ in gpu.products}:
+        ours, theirs = (dtypes_at(line, each) for each in (calibrating, gpu.products))
+        assert ours == theirs, f"{line} computes in {ours} in fit and in {theirs} in detect"
+    return fitted, detection
+
+
+def dtypes_at(line: str, products: Counter[tuple[str, torch.dtype]]) -> set[torch.dtype]:
+    return {dtype for place, dtype in products if place == line}
 
 
 def on_cpu(detection: Detection) -> list[torch.Tensor]:
@@ -153,6 +172,84 @@ def test_no_device_is_mixed_and_no_step_waits(name: str, axes: int, dtype: torch
     assert not sampling, f"a sampling step waits for the device:\n{table(sampling)}"
 
 
+OTHER_LINES: dict[str, tuple[dict[str, Any], int]] = {
+    "anoddpm": ({"gradual": True}, 0),
+    "patchcore": ({}, 1),  # how many of a vector's neighbours are others
+    "vae": ({"judged": "elbo"}, 0),
+}
+"""Settings whose lines the profile of the tests does not run, or which have no sampler; and how
+often a prediction waits for each sample."""
+
+
+@pytest.mark.parametrize("name", OTHER_LINES)
+def test_a_prediction_waits_no_more_than_it_must(name: str) -> None:
+    overrides, each = OTHER_LINES[name]
+    method = subject(name)
+    method.args |= overrides
+    with pretended_accelerator() as gpu:
+        fitted = method.fit(method.build(), device="cuda", event_interval=1e9)
+        x, rng = method.x.to("cuda"), Rng(method.keys, 0, "cuda")
+        gpu.waits.clear()
+        with torch.no_grad():
+            fitted.detect(x, method.levels[:1], rng)
+    assert gpu.waits.total() == each * len(x), table(gpu.waits)
+
+
+REFUSED: dict[str, Callable[[torch.Tensor], object]] = {
+    "a mask of the host": lambda x: x.masked_fill_(torch.tensor([True, False]), 0.0),
+    "an index of the host": lambda x: x.index_fill_(0, torch.tensor([1]), 0.0),
+    "a number of the host in a list": lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
+    "values of the host": lambda x: x.index_put_((torch.tensor([0, 1]),), torch.ones(2)),
+    "a sum of both devices": lambda x: x + torch.ones(2),
+    "a product of integers": lambda x: x.long() @ x.long(),
+    "a generator of the host": lambda x: x.normal_(generator=torch.Generator()),
+    "a generator of the host, for a new tensor": lambda x: torch.rand(
+        2, device="cuda", generator=torch.Generator()
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_gpu_refuses_is_refused(what: str) -> None:
+    with pretended_accelerator():
+        x = torch.ones(2, device="cuda")
+        with pytest.raises(RuntimeError, match=r"same device|'cuda' device|not implemented"):
+            REFUSED[what](x)
+
+
+def test_what_a_gpu_takes_is_taken() -> None:
+    with pretended_accelerator() as gpu:
+        x = torch.ones(2, device="cuda")
+        x = torch.where(x > 0, torch.tensor(3.0), x) * torch.tensor(2.0)
+        x.masked_fill_(x > 9, torch.tensor(0.0))
+        assert not gpu.waits
+        x[0] = torch.tensor(1.0)
+        assert gpu.waits.total() == 1  # for a copy of what is not pinned
+        assert x.cpu().tolist() == [1.0, 6.0]
+
+
+class Uncopied(LowPrecisionModule):
+    """A module that calibrates outside of `call_net`, as no method may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(2, 2)
+
+
+def test_the_precision_of_a_product_is_noted() -> None:
+    with pretended_accelerator() as gpu, torch.no_grad():
+        module = Uncopied().to("cuda").eval()
+        module.dtype, x = torch.bfloat16, torch.ones(2, 2, device="cuda")
+        module.net(x)
+        assert {dtype for _, dtype in gpu.products} == {torch.float32}
+        gpu.products.clear()
+        module.call_net(lambda net, rows: net(rows), x)
+        assert {dtype for _, dtype in gpu.products} == {torch.bfloat16}
+        x.sum().item()
+        module.call_net(lambda net, rows: net(rows), x)
+        assert [waits.total() for waits in gpu.waits_before_calls[1:]] == [1]
+
+
 @pytest.mark.parametrize("name", ["anoddpm", "template-z", "vae"])
 def test_the_contract_is_kept_on_a_device(name: str) -> None:
     with pretended_accelerator():
@@ -177,3 +274,27 @@ def test_a_training_resumes_to_the_same_weights() -> None:
     for fitted in (method.fitted, method.fit(method.build(), state_store=store)):
         for key, value in fitted.state_dict().items():
             assert torch.equal(weights[key], value), key
+
+
+class MirroredTeam(Team):
+    """A team of two, the other of which has the same numbers as this one."""
+
+    size, device = 2, "cuda"
+
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return 2 * tensor
+
+
+@pytest.mark.parametrize("layers", [1, 9])
+def test_a_step_of_a_team_waits_once_however_many_weights_there_are(layers: int) -> None:
+    net = torch.nn.Sequential(*[torch.nn.Linear(3, 3) for _ in range(layers)])
+    with pretended_accelerator() as gpu:
+        step_waits = StepWaits(gpu)
+        context = TrainingContext(
+            device="cuda", team=MirroredTeam(), stop=step_waits, event_interval=1e9
+        )
+        plan = Training(6, 4, 1e-2)
+        train_module(lambda x, _, rng: denoising_error(net, x, rng), net, DATA, context, plan)
+    assert len(step_waits.steps) == 4
+    for waits in step_waits.steps:
+        assert waits.total() == 1, table(waits)

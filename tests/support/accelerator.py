@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from adbench.engine.networks.monai_unet import FusedAttention
 from adbench.engine.runtime import compiled_kernels, memory_format
+from adbench.engine.runtime.precision import LowPrecisionModule
 
 DEVICE = torch.device("cuda", 0)
 ADAM = import_module("torch.optim.adam")
@@ -41,14 +42,23 @@ WAITING = {
     aten.bincount,
     aten.equal,
     aten.is_nonzero,
+    aten._linalg_check_errors,
 }
 """Operations whose result, or its size, the host waits for."""
 
 INDEXING = {
-    aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten.index_fill,
-    aten.index_fill_, aten.masked_fill, aten.masked_fill_,
+    aten.index, aten._unsafe_index, aten.index_put, aten.index_put_, aten._index_put_impl_,
 }  # fmt: skip
-"""Operations that take an index of the host, which may be a list, and move it to the device."""
+"""Operations that take an index of the host, which may be a list, and move it to the device.
+CUDA's masked_fill and index_fill take none."""
+
+HOST_SCALARS = {aten.where, aten.lerp, aten.masked_fill, aten.masked_fill_, aten.fill_,
+    aten.index_fill, aten.index_fill_}  # fmt: skip
+"""Operations besides the pointwise ones that take a number of the host, ()."""
+
+PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.dot, aten.convolution,
+    aten._scaled_dot_product_flash_attention_for_cpu}  # fmt: skip
+"""What takes the time of a network: CUDA has none for integers."""
 
 CROSSING = {aten.copy_, aten._to_copy}
 """Operations that take tensors of two devices."""
@@ -106,7 +116,12 @@ class AcceleratorTensor(Tensor):
         packet = func.overloadpacket
         for mode in _ACTIVE:
             mode.operations += 1
-        _check_devices(packet, args, [*_tensors(args), *_tensors(kwargs.values())])
+        _check_devices(func, args, [*_tensors(args), *_tensors(kwargs.values())])
+        _check_generator(kwargs)
+        if packet in PRODUCTS:
+            _note_product(packet, args)
+        if packet in INDEXING and _counts_a_mask(args):
+            _wait(f"{packet} by a mask")
         if packet in WAITING:  # one of the tensors is on the device, or this would not be called
             _wait(str(packet))
         if "device" in kwargs and _is_device(kwargs["device"]):
@@ -123,13 +138,18 @@ class PretendedAccelerator(TorchFunctionMode):
 
     waits: number of waits, by "file:line operation"
     sampling_waits: those of them within the steps of a sampler
+    waits_before_calls: those since the end of the call of a network before, at each call
+    products: number of products without a gradient, by "file:line" and dtype
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
         self.sampling_waits: Counter[str] = Counter()
+        self.waits_before_calls = list[Counter[str]]()
+        self.products: Counter[tuple[str, torch.dtype]] = Counter()
         self.operations, self._thread = 0, threading.get_ident()
+        self._calls, self._waits_after_call = 0, Counter[str]()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -171,10 +191,23 @@ class PretendedAccelerator(TorchFunctionMode):
         if sampling:
             self.sampling_waits[line] += 1
 
+    def call_network(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a call, which is a network's unless it is made by another one."""
+        if not self._calls:
+            self.waits_before_calls.append(self.waits - self._waits_after_call)
+        self._calls += 1
+        try:
+            return call(*arguments)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._waits_after_call = Counter(self.waits)
+
     def _create(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         device = kwargs.get("device", torch.get_default_device())
         if not _is_device(device):
             return func(*args, **kwargs)
+        _check_generator(kwargs)
         if func in FROM_HOST and not any(map(_on_device, args)):
             self.wait(func.__name__)
         created = func(*args, **{**kwargs, "device": "cpu"})
@@ -254,8 +287,16 @@ def pretended_accelerator() -> Iterator[PretendedAccelerator]:
     def host_autocast(device_type: str, *args: Any, **options: Any) -> Any:
         return autocast("cpu" if device_type == "cuda" else device_type, *args, **options)
 
+    call_net, call_autocast = LowPrecisionModule.call_net, LowPrecisionModule.autocast
+
     patches = [
         mock.patch.object(torch, "autocast", host_autocast),
+        mock.patch.object(
+            LowPrecisionModule, "call_net", lambda *args: mode.call_network(call_net, *args)
+        ),
+        mock.patch.object(
+            LowPrecisionModule, "autocast", lambda *args: mode.call_network(call_autocast, *args)
+        ),
         mock.patch.object(compiled_kernels, "_compile", lambda function, _: _kernel(function)),
         # without deterministic algorithms, some of which torch writes in Python for a real GPU
         mock.patch.object(torch, "use_deterministic_algorithms", lambda *_, **options: None),
@@ -324,8 +365,11 @@ def _wait(what: str) -> None:
         mode.wait(what)
 
 
-def _check_devices(packet: Any, args: Sequence[Any], tensors: list[Tensor]) -> None:
-    strangers = [t for t in tensors if not _on_device(t) and t.dim() > 0]
+def _check_devices(func: Any, args: Sequence[Any], tensors: list[Tensor]) -> None:
+    packet = func.overloadpacket
+    scalars = torch.Tag.pointwise in func.tags or packet in HOST_SCALARS
+    scalars = scalars or str(packet).startswith("aten._foreach")
+    strangers = [t for t in tensors if not _on_device(t) and (t.dim() or not scalars)]
     if not strangers:
         return
     if packet is aten.cat and torch._C._current_graph_task_id() >= 0:
@@ -335,13 +379,41 @@ def _check_devices(packet: Any, args: Sequence[Any], tensors: list[Tensor]) -> N
         return
     if packet in INDEXING and _on_device(args[0]):
         values = args[2] if len(args) > 2 and "put" in str(packet) else None
-        if not any(values is stranger for stranger in strangers):
+        if not any(values is stranger and stranger.dim() for stranger in strangers):
             _wait(f"{packet} by an index of the host")
             return
     raise RuntimeError(
         f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} "
         f"and cpu! (in {packet})"
     )
+
+
+def _counts_a_mask(args: Sequence[Any]) -> bool:
+    """Whether the host must know how many values a mask selects: not to fill them with one number,
+    which is an operation of its own."""
+    filled = len(args) > 2 and not _on_device(args[2]) and args[2].numel() == 1
+    return not filled and any(index.dtype == torch.bool for index in _tensors([args[1]]))
+
+
+def _check_generator(options: Mapping[str, Any]) -> None:
+    generator = options.get("generator")
+    if generator is not None and generator.device.type != DEVICE.type:
+        raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+
+
+def _note_product(packet: Any, args: Sequence[Any]) -> None:
+    dtypes = {tensor.dtype for tensor in _tensors(args) if tensor.dim()}
+    for dtype in dtypes:
+        if not (dtype.is_floating_point or dtype.is_complex):
+            raise RuntimeError(f"{packet} is not implemented for {dtype} on {DEVICE}")
+    if torch.is_grad_enabled() or torch._C._current_graph_task_id() >= 0:
+        return
+    frame: Any = sys._getframe(2)
+    while frame is not None and not _own_file(frame.f_code.co_filename):
+        frame = frame.f_back
+    line = f"{_own_file(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else "test"
+    for mode in _ACTIVE:
+        mode.products.update((line, dtype) for dtype in dtypes)
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

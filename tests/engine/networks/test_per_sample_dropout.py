@@ -63,10 +63,11 @@ def test_all_or_more_cannot_be_dropped() -> None:
         PerSampleDropout(net(), 1.0)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_a_compiled_network_is_one_graph_and_drops_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the first call, which is not compiled."""
+    """After the first call with dropout, which is not compiled."""
     graphs = list[int]()
 
     def count(graph: torch.fx.GraphModule, example: object) -> torch.fx.GraphModule:
@@ -76,7 +77,7 @@ def test_a_compiled_network_is_one_graph_and_drops_the_same(
     monkeypatch.setattr(compilation, "BACKEND", count)
     torch.compiler.reset()
     unet, dropped = net(), list[list[torch.Tensor]]()
-    dropout = PerSampleDropout(unet, 0.5)
+    dropout = PerSampleDropout(unet, rate)
     for compiled in (False, True):
         if compiled:
             compilation.compile_network(unet, "on")
