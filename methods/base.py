@@ -108,6 +108,10 @@ class Method(nn.Module, ABC):
     inference: ClassVar[frozenset[str]] = frozenset()
     """Constructor arguments that do not change training: a new value needs no new checkpoint."""
 
+    selects_best: ClassVar[bool] = False
+    """Whether `fit` hands calibration samples to its main training, which the best weights are then
+    selected by (`select="best"`)."""
+
     search_space: ClassVar[SearchSpace] = SearchSpace()
     """Values of constructor arguments that are worth trying, for `adbench tune`; a method without
     any is run as it is."""

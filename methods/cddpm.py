@@ -128,6 +128,7 @@ class CDDPM(Method):
     """
 
     levels, published = (100, 200, 300, 400, 500, 600), 500
+    selects_best = True
     inference = frozenset({"ensemble", "repeats", "clip_clean"})
 
     search_space = SearchSpace(

@@ -124,6 +124,7 @@ class DDPMOOD(Method):
     """
 
     levels, published = (250, 500, 750, 1000), 1000
+    selects_best = True
     unit: Tensor | None  # (), of the amplitude of signals
 
     def __init__(

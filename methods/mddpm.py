@@ -111,6 +111,7 @@ class MDDPM(Method):
     """
 
     levels, published = (100, 200, 300, 400, 500, 600, 750), 500
+    selects_best = True
     inference = frozenset({"stride", "aggregate", "repeats", "clip_clean"})
     tiles: Tensor  # (P, 1, *outer) bool; together they cover everything
     cells: Tensor  # (P, 1, *outer) bool; the grid that training draws boxes from

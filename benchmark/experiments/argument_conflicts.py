@@ -59,6 +59,8 @@ def argument_conflict(
     # an entry that came with a job has no profiles: what differs from its defaults is tried
     usual = method.arguments(profile if profile in method.profiles else None)
     changed = {key for key, value in arguments.items() if usual[key] != value}
+    if conflict := _selection_conflict(arguments, method):
+        return conflict
     if not changed - _training_arguments():
         return ""
     from ...datasets.base import Spec  # torch comes with it
@@ -80,6 +82,19 @@ def _training_arguments() -> set[str]:
     from ...engine.training.loop import Training  # torch comes with it
 
     return {field.name for field in fields(Training)}
+
+
+def _selection_conflict(arguments: Mapping[str, Any], method: Entry) -> str:
+    """Why the best weights of a training cannot be selected; of a pair of trainings only the main
+    one may measure the loss that it takes."""
+    for name, value in arguments.items():
+        own = name == "select" and method.load().selects_best
+        if value == "best" and name.endswith("select") and not own:
+            return (
+                f"{name}=best: this training measures no loss on calibration samples to select by; "
+                f"{name}=last does"
+            )
+    return ""
 
 
 def _schedule_conflict(

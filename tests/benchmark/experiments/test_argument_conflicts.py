@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -55,6 +57,11 @@ CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
     ("cddpm", {"encoder_width": 10**6}, "parameters, more than 1e"),
     ("anoddpm", {"size": 10**6}, "1000000 x 1000000, more than 1e"),
     ("ae1d", {"calibration": 1}, "calibration is"),
+    (
+        "dae",
+        {"select": "best"},
+        "no loss on calibration samples to select by; select=last",
+    ),
     ("ddpm-ood", {"calibration": 1}, "calibration is"),
 ]
 """A method, what is set and cannot work or would have no effect, and the reason."""
@@ -80,6 +87,19 @@ def test_every_method_can_be_built_without_memory(name: str) -> None:
     for axes in method.load().ndims:
         spec = Spec(1, (16,) * axes, labels=True)
         assert argument_conflict(method, method.arguments("check", extra), "check", spec) == ""
+
+
+@pytest.mark.parametrize("name", [n for n, e in REGISTRY.methods.items() if not e.base])
+def test_best_weights_are_selected_where_a_training_measures_a_loss_and_refused_elsewhere(
+    name: str,
+) -> None:
+    method = REGISTRY.methods[name]
+    measures = "validation=calibration" in inspect.getsource(sys.modules[method.load().__module__])
+    assert method.load().selects_best == measures
+    for argument in (each for each in method.parameters() if each.endswith("select")):
+        arguments = method.arguments("check", {argument: "best"})
+        conflict = argument_conflict(method, arguments, "check", None)
+        assert (conflict == "") == (measures and argument == "select"), argument
 
 
 def test_a_network_is_refused_before_very_many_layers_are_built() -> None:
