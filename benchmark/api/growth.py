@@ -79,8 +79,9 @@ def measure_growth(
                     tasks.setdefault(task, {})[size] = process
                 of_subject = [
                     growth_measurement(
-                        f"{subject}: {task}", *zip(*sorted(processes.items()), strict=True),
-                        machine=machine, asked=asked, code=code,
+                        f"{subject}: {task}", sorted(processes),
+                        [processes[done] for done in sorted(processes)], machine,
+                        asked=asked, code=code,
                     )
                     for task, processes in tasks.items()
                 ]  # fmt: skip
