@@ -39,6 +39,7 @@ from ...methods.base import Detection, Method
 from ..evaluation.maps_file import SHARD_SIZE, PredictionWriter, compress_maps
 from ..evaluation.metrics.reconstruction import normal_psnr_ssim
 from ..store.partial_state import PartialState, separate_tensors
+from .freed_memory import return_freed_memory
 from .shared_stages import SharedStageCache
 
 GOLDEN_RATIO = 0.618
@@ -229,6 +230,7 @@ def predict(
                 samples += each["score"].shape[1]
                 evaluations += int(each["evaluations"])
                 seconds += float(each["seconds"])
+            return_freed_memory()
             output.check()  # a full disk ends the prediction now, not after hours
             log("predict", {"part": name, "step": samples, "of": len(split)})
         writer.finish(levels=levels, gallery=gallery)
