@@ -59,10 +59,9 @@ class RemovalCriteria:
 class Removal:
     """An item, and why it is removed or retained.
 
-    >>> from pathlib import Path
     >>> from adbench.benchmark.store.garbage_collection import Removal
     >>> from adbench.benchmark.store.inventory import InventoryItem
-    >>> item = InventoryItem("maps", "ab12", Path("x"), 10, 0.0, 0.0)
+    >>> item = InventoryItem("maps", "ab12", "x", 10, 0.0, 0.0)
     >>> Removal(item, "no record uses it").reason
     'no record uses it'
     """

@@ -9,7 +9,6 @@ says so.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sqlite3
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from .artifact import NON_ARTIFACT_KINDS, DamagedArtifact, metadata_path, read_artifact
 from .cache_key import encode_json, hash_text
@@ -74,7 +75,7 @@ class IndexEntry(NamedTuple):
     @property
     def facts(self) -> dict[str, Any]:
         """The summary."""
-        return json.loads(self.summary)
+        return msgspec.json.decode(self.summary)
 
 
 class Folder(NamedTuple):

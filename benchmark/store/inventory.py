@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -29,21 +30,21 @@ class InventoryItem:
     kind: of an artifact; or resume (the state of unfinished work), corrupt (a damaged artifact),
         half-made (an artifact that is being created)
     key: of the artifact; of other items, of the artifact that they were or become
+    location: its folder or file
     bytes: of all its files
     created, last_used: seconds since 1970, by the clock of the file system
     artifact_kind: the kind of that artifact, for other items
     summary: from `summarize_inputs`, for artifacts
     records: the names of the experiments that were made from it
 
-    >>> from pathlib import Path
     >>> from adbench.benchmark.store.inventory import InventoryItem
-    >>> InventoryItem("resume", "ab12", Path("x"), 10, 0.0, 0.0, "checkpoint").description
+    >>> InventoryItem("resume", "ab12", "x", 10, 0.0, 0.0, "checkpoint").description
     'unfinished checkpoint, to continue from'
     """
 
     kind: str
     key: str
-    path: Path
+    location: str
     bytes: int
     created: float
     last_used: float
@@ -51,6 +52,11 @@ class InventoryItem:
     summary: Mapping[str, Any] = field(default_factory=dict)
     records: tuple[str, ...] = ()
     damaged: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Its location."""
+        return Path(self.location)
 
     @property
     def description(self) -> str:
@@ -71,9 +77,10 @@ class InventoryItem:
     def as_dict(self, now: float) -> dict[str, Any]:
         """All that is known of it, for JSON; ages in seconds before `now`."""
         fields = asdict(self)
-        summary, created, last_used = map(fields.pop, ("summary", "created", "last_used"))
+        names = ("summary", "created", "last_used", "location")
+        summary, created, last_used, location = map(fields.pop, names)
         fields |= {"age": max(0.0, now - created), "unused": max(0.0, now - last_used)}
-        fields |= {"path": str(self.path), "what": self.description}
+        fields |= {"path": location, "what": self.description}
         return fields | summary
 
 
@@ -142,7 +149,7 @@ def is_idle(store: Store, item: InventoryItem) -> bool:
     >>> from pathlib import Path
     >>> from adbench.benchmark.store.artifact_store import Store
     >>> from adbench.benchmark.store.inventory import InventoryItem, is_idle
-    >>> is_idle(Store(Path("/no/such/store")), InventoryItem("maps", "ab", Path("x"), 1, 0.0, 0.0))
+    >>> is_idle(Store(Path("/no/such/store")), InventoryItem("maps", "ab", "x", 1, 0.0, 0.0))
     True
     """
     return not is_locked(store.lock_file(item.artifact_kind or item.kind, item.key))
@@ -205,10 +212,10 @@ def format_age(seconds: float) -> str:
 def _artifact_item(
     folder: Folder, entry: IndexEntry | None, records: Mapping[tuple[str, str], list[str]]
 ) -> InventoryItem:
-    kind, key, path, used = folder.kind, folder.key, Path(folder.path), folder.last_used
+    kind, key, path, used = folder.kind, folder.key, folder.path, folder.last_used
     if entry is None:
-        path.stat()  # raises where it vanished meanwhile
-        return InventoryItem(kind, key, path, folder_size(path), used, used, damaged=True)
+        os.stat(path)  # raises where it vanished meanwhile
+        return InventoryItem(kind, key, path, folder_size(Path(path)), used, used, damaged=True)
     return InventoryItem(
         kind,
         key,
@@ -230,4 +237,4 @@ def _other_items(kind: str, path: Path, artifact_kind: str, key: str) -> list[In
     if not times:
         return []
     size = folder_size(path)
-    return [InventoryItem(kind, key, path, size, min(times), max(times), artifact_kind)]
+    return [InventoryItem(kind, key, str(path), size, min(times), max(times), artifact_kind)]
