@@ -13,6 +13,7 @@ from ...evaluation.sample_results import (
     SampleResultsError,
     significance_against_best,
 )
+from ...leaderboard.answer import p_text
 from ...leaderboard.columns import TITLES
 from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.pairwise import (
@@ -26,7 +27,6 @@ from ...leaderboard.pairwise import (
     sample_results_of,
     shared_metric,
 )
-from ...leaderboard.text import number_text
 from .chart import STYLES, Chart, letter
 from .charts import score_histogram
 from .tables import ColumnHead, Table, TableCell, TableLine
@@ -175,7 +175,7 @@ def _comparison_cell(comparison: PairedComparison, metric: str) -> TableCell:
     if comparison.low is not None and comparison.high is not None:
         bounds = f"[{comparison.low:+.3f}, {comparison.high:+.3f}]"
     source = f"{comparison.verdict}, {comparison.samples} samples of {comparison.groups} groups"
-    source += "" if comparison.p is None else f", p = {comparison.p:.3g}"
+    source += "" if comparison.p is None else f", {p_text(comparison.p)}"
     text = f"{SIGNS[comparison.verdict]} {comparison.value:+.3f}"
     text += (
         ""
@@ -197,7 +197,7 @@ def _verdicts(metric: str, results_by_row: Mapping[int, Sequence[SampleResults]]
     for k in results_by_row:
         standing = significances[str(k)]
         word = standing.verdict.removesuffix(" from the best")
-        verdicts[k] = word if standing.p is None else f"{word}, p = {number_text(standing.p)}"
+        verdicts[k] = word if standing.p is None else f"{word}, {p_text(standing.p)}"
         if standing.p is None and standing.verdict == "not distinguishable from the best":
             verdicts[k] = "unknown: too few groups"
     return verdicts
