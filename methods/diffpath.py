@@ -86,6 +86,11 @@ class DiffPath(Method):
         mixture_sizes: Many[Count] = (50, 100), calibration: Several = 10_000,
     ) -> None:  # fmt: skip
         super().__init__(spec)
+        if calibration < min(mixture_sizes):
+            raise ValueError(
+                f"calibration={calibration} samples are fewer than the {min(mixture_sizes)} parts "
+                f"of the smallest of mixture_sizes"
+            )
         self.canvas = ResizePad(spec.shape, size, network.side_divisor)
         net = network.build(len(spec.shape), spec.channels, out_channels=2 * spec.channels,
             scale_shift=True, eps=1e-5, zero_attention=True)  # fmt: skip

@@ -63,6 +63,7 @@ CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
         "no loss on calibration samples to select by; select=last",
     ),
     ("ddpm-ood", {"calibration": 1}, "calibration is"),
+    ("diffpath", {"calibration": 2, "mixture_sizes": [3, 5]}, "fewer than the 3 parts"),
 ]
 """A method, what is set and cannot work or would have no effect, and the reason."""
 
