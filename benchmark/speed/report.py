@@ -193,7 +193,8 @@ UNITS = {"memory_mb": "MB", "seconds": "s"}
 def _goal_rows(measurements: Sequence[Measurement]) -> list[dict[str, str]]:
     """A row for each goal whose task was measured, with the figure at its size.
 
-    At a size beyond all measured ones: a straight line through the two largest, in italics.
+    At a size beyond all measured ones: a straight line through the two largest, in italics; level
+    where the larger took less.
     """
     of_task = {m["task"]: m for m in measurements if m["what"] == "growth"}
     rows = []
@@ -210,7 +211,7 @@ def _goal_rows(measurements: Sequence[Measurement]) -> list[dict[str, str]]:
                 text += f", {_format_number(cpu)} of CPU"
                 reached = "in CPU time only" if cpu <= most < value else reached
         elif len(sizes) > 1 and size > sizes[-1]:
-            slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
+            slope = max(0.0, (values[-1] - values[-2]) / (sizes[-1] - sizes[-2]))
             value = values[-1] + slope * (size - sizes[-1])
             hours = cpu_seconds[-1] / sizes[-1] * size / 3600
             text = (
@@ -283,9 +284,9 @@ proportion, and what a command takes to start makes it less. `of the last step`:
 size before to this one.
 """
 GOALS_TEXT = """Goals, in seconds by the clock. In italics: that size was not run, and the figure is
-of a straight line through the two largest sizes. Of a size over ten times the largest measured one
-nothing is established: evaluation, for one, holds up to 2^26 pixels a level (1,024 images of
-256 x 256) in memory and reads blocks beyond, so its line is of another regime.
+of a straight line through the two largest sizes, level where the larger took less. Of a size over
+ten times the largest measured one nothing is established: evaluation, for one, holds up to 2^26
+pixels a level (1,024 images of 256 x 256) in memory and reads blocks beyond, in another regime.
 """
 
 
