@@ -201,7 +201,10 @@ def build(name: str) -> None:
     for options in BOARDS[name]():
         results = adbench.run(profile="tiny", out=out, skip_recorded=True, slots=2, **options)
         results.write()
-        (out / "pairs.md").write_text(pairs_table(results))
+        for kind in ("json", "tex"):  # `adbench report` makes them of the records
+            (out / f"leaderboard.{kind}").unlink(missing_ok=True)
+        if "## " in (pairs := pairs_table(results)):  # PatchCore takes no signals
+            (out / "pairs.md").write_text(pairs)
 
 
 def pairs_table(results: adbench.Results) -> str:
@@ -252,9 +255,11 @@ def summarise() -> None:
     if len(folders) > 1:
         shutil.rmtree(HERE / "summary", ignore_errors=True)
         adbench.merge(folders, HERE / "summary", separate_boards=True)
+        shutil.rmtree(HERE / "summary" / "pictures", ignore_errors=True)
         adbench.load_results(HERE / "summary").write()
-        for kind in ("records", "samples", "pictures"):  # the boards themselves hold them
-            shutil.rmtree(HERE / "summary" / kind, ignore_errors=True)
+        for path in (HERE / "summary").iterdir():  # the boards themselves hold the rest
+            if path.name != "index.html":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def build_page(
             }
             for record in records
         ],
-        raw=[{k: v for k, v in record.items() if k != "samples"} for record in records],
+        raw=[_without_samples(record) for record in records],
         left_out=left.out,
         damaged=list(left.damaged),
         budget=f"{budget / 1e6:g}",
@@ -250,6 +250,15 @@ def _build_section(
         entries_shown=len(best.entries),
         has_charts=has_charts,
     )
+
+
+def _without_samples(record: Record) -> dict[str, Any]:
+    """The record without the lists that are as long as there are samples or calibration pixels."""
+    fields = {name: value for name, value in record.items() if name != "samples"}
+    if calibration := fields.get("calibration"):
+        rates = {name: v for name, v in calibration.items() if not isinstance(v, list)}
+        fields["calibration"] = rates
+    return fields
 
 
 def _folds(
