@@ -168,4 +168,4 @@ def test_the_page_judges_means_where_rows_are_kept(monkeypatch: pytest.MonkeyPat
     )
     (board,) = build_leaderboards([record(name, figures[name], seed=seed) for name, seed in stored])
     results = compare_board(board).mean_verdicts
-    assert results[0] == "best" and results[1].startswith("worse, p = ")
+    assert results[0] == "best" and results[1] == "worse, p < 0.001"
