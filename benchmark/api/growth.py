@@ -22,6 +22,8 @@ from ..speed.growth import (
 
 SUBJECTS = ("images", "records", "artifacts")
 ADBENCH = (sys.executable, "-m", "adbench")
+SAME_MACHINE = ("device", "threads", "torch", "dtype")
+"""What a machine must share with that of an earlier measurement, which is then not repeated."""
 
 
 def parse_growth(texts: Sequence[str]) -> dict[str, list[int]]:
@@ -113,7 +115,7 @@ def _unfinished(
         if measurement["what"] == "growth"
         and measurement["task"].startswith(f"{subject}: ")
         and (measurement.get("asked"), measurement.get("code")) == ([*asked], code)
-        and all(measurement["machine"][name] == machine[name] for name in _SAME_MACHINE)
+        and all(measurement["machine"][name] == machine[name] for name in SAME_MACHINE)
     ]
     if all(measurement["sizes"] == [*asked] for measurement in same):
         return {}
@@ -127,9 +129,6 @@ def _unfinished(
         }
         for measurement in same
     }
-
-
-_SAME_MACHINE = ("device", "threads", "torch", "dtype")
 
 
 def _images(size: int, folder: Path) -> dict[str, Process]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .records import Record
-from .text import number_text
+from .text import interval_text, number_text
 
 MAX_NOTES = 12
 """Lines at most: those of the largest gaps."""
@@ -72,7 +72,5 @@ def subgroup_order(name: str) -> tuple[float, str]:
 
 
 def _with_interval(values: Mapping[str, Any]) -> str:
-    text = number_text(values["value"])
-    if values.get("low") is None:
-        return text
-    return f"{text} [{number_text(values['low'])}, {number_text(values['high'])}]"
+    bounds = interval_text(values.get("low"), values.get("high"))
+    return " ".join(filter(None, [number_text(values["value"]), bounds]))

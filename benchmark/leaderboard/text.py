@@ -44,3 +44,13 @@ def number_text(value: float | None, unit: float = 1) -> str:
     ('0.690', '-')
     """
     return "-" if value is None else f"{value / unit:.3f}"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """An interval as "[low, high]", each with three decimals; empty where there is none.
+
+    >>> from adbench.benchmark.leaderboard.text import interval_text
+    >>> interval_text(0.25, 0.5), interval_text(None, None)
+    ('[0.250, 0.500]', '')
+    """
+    return "" if low is None or high is None else f"[{number_text(low)}, {number_text(high)}]"

@@ -8,7 +8,7 @@ from ...leaderboard.columns import TITLES
 from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.records import Record
 from ...leaderboard.subgroup_gaps import subgroup_order
-from ...leaderboard.text import number_text
+from ...leaderboard.text import interval_text
 from .chart import letter
 from .tables import ColumnHead, Table, TableCell, TableLine, metric_cell
 
@@ -83,6 +83,4 @@ def _cell_with_interval(record: Record, path: str, values: dict[str, Any] | None
     if not values:
         return metric_cell(record, path, None)
     cell = metric_cell(record, f"{path}.value", values["value"])
-    if values.get("low") is None:
-        return cell
-    return cell._replace(bounds=f"[{number_text(values['low'])}, {number_text(values['high'])}]")
+    return cell._replace(bounds=interval_text(values.get("low"), values.get("high")))

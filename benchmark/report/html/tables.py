@@ -17,7 +17,7 @@ from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard, binning_error_text
 from ...leaderboard.records import Record, metric_value
 from ...leaderboard.seed_variation import COLUMN_TITLES
-from ...leaderboard.text import number_text
+from ...leaderboard.text import interval_text, number_text
 from .chart import STYLES, letter
 
 COST_TITLES = {
@@ -385,7 +385,6 @@ def interval_cell(
     oracle = metric == "pixel_dice_oracle"
     error = binning_error_text(record, metric).strip()
     beneath = [f"{error} binned"] if error else []
-    beneath += [] if low is None or high is None else [f"[{number_text(low)}, {number_text(high)}]"]
     bar = None
     if limits and limits[1] > limits[0] and None not in (low, value, high):
         low_, value_, high_ = (
@@ -395,7 +394,7 @@ def interval_cell(
         bar = low_, value_, high_
     return metric_cell(record, f"metrics.{metric}.value", value)._replace(
         bar=bar,
-        bounds=" ".join(beneath),
+        bounds=" ".join(filter(None, [*beneath, interval_text(low, high)])),
         kind="oracle" if oracle else "",
         best=value is not None and value == best and not oracle,
     )
