@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...datasets.base import Sample, Split
@@ -78,22 +79,25 @@ def _masks_on_disk(
 ) -> tuple[list[Sample], PackedMasks | None, PackedMasks | None]:
     """The samples without images, masks and regions; masks; regions. Reads the split once."""
     samples, size = list[Sample](), len(split)
-    files = {name: PackedMasks((size, *shape), scratch) for name in ("mask", "roi")}
-    counts = dict.fromkeys(files, 0)
+    mask, roi = PackedMasks((size, *shape), scratch), PackedMasks((size, *shape), scratch)
+    known = {"mask": False, "roi": False}
+    complete = True
+    everything = torch.ones(*shape, dtype=torch.bool)
     for first in range(0, size, MASKS_AT_A_TIME):
         block = [split[i] for i in range(first, min(first + MASKS_AT_A_TIME, size))]
-        for name, file in files.items():
-            tensors = [getattr(sample, name) for sample in block]
-            present = [k for k, tensor in enumerate(tensors) if tensor is not None]
-            counts[name] += len(present)
-            if present:
-                masks = np.stack([tensors[k].numpy() for k in present])
-                file.write([first + k for k in present], masks)
+        rows = [k for k, sample in enumerate(block) if sample.mask is not None]
+        if rows:
+            masks = np.stack([block[k].mask.numpy() for k in rows])
+            mask.write([first + k for k in rows], masks)
+        known["mask"] |= bool(rows)
+        known["roi"] |= any(sample.roi is not None for sample in block)
+        complete &= all(sample.mask is not None or not sample.label for sample in block)
+        regions = [everything if sample.roi is None else sample.roi for sample in block]
+        roi.write(range(first, first + len(block)), torch.stack(regions).numpy())
         samples += [
             replace(sample, x=NO_IMAGE, mask=None, roi=None, counterpart=None) for sample in block
         ]
-    mask, roi = (files[name] if counts[name] == size else None for name in files)
-    return samples, mask, roi
+    return samples, mask if known["mask"] and complete else None, roi if known["roi"] else None
 
 
 def assemble_predictions(
@@ -125,8 +129,8 @@ def assemble_predictions(
         keys=images.keys,
         groups=images.take_first([sample.group for sample in samples]),
         label=images.max(label) if samples else label,
-        mask=_stitch_tensors(images, [sample.mask for sample in samples]),
-        roi=_stitch_tensors(images, [sample.roi for sample in samples]),
+        mask=_stitch_tensors(images, _masks_of(samples)),
+        roi=_stitch_tensors(images, _regions_of(samples)),
         spacing=samples[0].spacing if samples else None,
         tags=images.take_first([dict(sample.tags) for sample in samples]),
         score=images.max(score) if images.tiled else score,
@@ -149,11 +153,30 @@ def _boxes(samples: Sequence[Sample]) -> list[tuple[tuple[int, ...], ...]] | Non
     return [sample.boxes or () for sample in samples]
 
 
-def _stitch_tensors(images: TiledImages, tensors: list[Tensor | None]) -> Array | None:
-    """(W, *S) of W whole images, or None where any tile has none."""
-    arrays = [tensor.numpy() for tensor in tensors if tensor is not None]
-    if not arrays or len(arrays) < len(tensors):
+def _masks_of(samples: Sequence[Sample]) -> list[Tensor]:
+    """The mask of each sample, of a normal one without a mask nothing; none where nobody drew any,
+    or where an abnormal sample lacks its own: what is wrong with it is not known then."""
+    drawn = next((sample.mask for sample in samples if sample.mask is not None), None)
+    if drawn is None or any(sample.mask is None and sample.label for sample in samples):
+        return []
+    nothing = torch.zeros_like(drawn)
+    return [nothing if sample.mask is None else sample.mask for sample in samples]
+
+
+def _regions_of(samples: Sequence[Sample]) -> list[Tensor]:
+    """The region of each sample, of one without a region all of it; none where nobody drew any."""
+    drawn = next((sample.roi for sample in samples if sample.roi is not None), None)
+    if drawn is None:
+        return []
+    everything = torch.ones_like(drawn)
+    return [everything if sample.roi is None else sample.roi for sample in samples]
+
+
+def _stitch_tensors(images: TiledImages, tensors: Sequence[Tensor]) -> Array | None:
+    """(W, *S) of W whole images from all tiles; None of none."""
+    if not tensors:
         return None
+    arrays = [tensor.numpy() for tensor in tensors]
     return np.stack(
         [
             images.stitch(image, [arrays[i] for i in members])

@@ -189,3 +189,32 @@ def evaluate_all(split: Predictions) -> Any:
     both = concatenate_predictions(split, split)
     protocol = Protocol("fixed:0.5", level="pseudo")
     return evaluate(split, split, split, [100, 250], 100, protocol, both)[0]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_region_that_some_samples_lack_is_all_of_them_and_a_missing_normal_mask_is_empty(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    judged = torch.tensor([[True, False], [True, False]])
+    lesion = torch.tensor([[True, False], [False, False]])
+    samples = [
+        Sample(torch.zeros(1, 2, 2), "normal", "a", label=False),
+        Sample(torch.zeros(1, 2, 2), "abnormal", "b", label=True, mask=lesion, roi=judged),
+    ]
+    path = tmp_path / "maps.h5"
+    with h5py.File(path, "w") as file:
+        file["levels"], file["score"] = [100], [[0.1, 0.2]]
+        file["map"] = np.zeros((1, 2, 2, 2), np.float32)
+    if streamed:
+        monkeypatch.setattr(loading, "MEMORY_PIXELS", 4)
+    predictions = load_predictions(samples, path, scratch=tmp_path)
+    assert predictions.streamed == streamed
+    assert np.asarray(predictions.roi[0:2]).tolist() == [[[True, True]] * 2, [[True, False]] * 2]
+    assert np.asarray(predictions.mask[0:2]).sum((1, 2)).tolist() == [0, 1]
+    reference = evaluate(predictions, predictions, predictions, [100], 100, Protocol("fixed:0.5"))[0]["reference"]
+    assert reference["prevalence"] == 1 / 6  # four pixels and two of four, one of them abnormal
+    unknown = [samples[0], replace(samples[1], mask=None), samples[1]]
+    with h5py.File(tmp_path / "unknown.h5", "w") as file:
+        file["levels"], file["score"] = [100], [[0.1, 0.2, 0.3]]
+        file["map"] = np.zeros((1, 3, 2, 2), np.float32)
+    assert load_predictions(unknown, tmp_path / "unknown.h5", scratch=tmp_path).mask is None
