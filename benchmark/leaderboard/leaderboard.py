@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
 from .answer import METRIC_NAMES, answer_text
 from .entry import Entry
-from .pairwise import worse_than
+from .pairwise import damaged_sample_files, worse_than
 from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
@@ -238,6 +238,8 @@ def _build_leaderboard(records: Sequence[Record], title: str, folder: Path | Non
             f"{METRIC_NAMES[metric]} is unknown: paired intervals need the results of the same "
             "single samples (folder samples), in enough groups."
         )
+    if damaged := damaged_sample_files(results, folder):
+        notes.append(f"{'; '.join(damaged)}. What needs it is left out.")
     answer = answer_text(entries, metric, folder)
     return Leaderboard(title, metric, entries, notes, summaries, answer)
 

@@ -6,7 +6,7 @@ a record alone, only metrics of scores and counts can be resampled.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,15 +70,40 @@ def sample_results_of(
     >>> len(results.keys), results.values["image_auroc"], results.replicates["image_auroc"].shape
     (40, 0.9, (2000,))
     """
-    name = str(record.get("file", "")).removesuffix(".json")
-    path = None if folder is None or not name else folder / "samples" / f"{Path(name).name}.h5"
-    if path is not None and path.is_file():
+    path = _sample_file(record, folder)
+    if path is not None:
         try:
             read_sealed(record, path)
         except (DamagedFile, OSError) as error:
             raise SampleResultsError(str(error)) from None
         return read_sample_results(path, metrics)
     return _embedded_results(record.get("samples"), metrics)
+
+
+def damaged_sample_files(records: Iterable[Record], folder: Path | None) -> list[str]:
+    """A line for each file in `samples` that is not as its record says, with what mends it.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.pairwise import damaged_sample_files
+    >>> damaged_sample_files([example_record(detected=18)], None)
+    []
+    """
+    lines = []
+    for record in records:
+        path = _sample_file(record, folder)
+        if path is None:
+            continue
+        try:
+            read_sealed(record, path)
+        except (DamagedFile, OSError) as error:
+            lines.append(str(error))
+    return lines
+
+
+def _sample_file(record: Record, folder: Path | None) -> Path | None:
+    name = str(record.get("file", "")).removesuffix(".json")
+    path = None if folder is None or not name else folder / "samples" / f"{Path(name).name}.h5"
+    return path if path is not None and path.is_file() else None
 
 
 def _embedded_results(samples: Any, metrics: Collection[str] | None = None) -> SampleResults | None:

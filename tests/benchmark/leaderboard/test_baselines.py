@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,22 @@ def test_a_damaged_file_of_samples_is_unknown_not_worse(tmp_path: Path) -> None:
     (tmp_path / "samples" / "1.h5").write_bytes(b"torn")
     board = build(tmp_path, records)
     assert worse(board)["A"] is None and any("is unknown" in note for note in board.notes)
+
+
+def test_a_sample_file_that_is_not_as_its_record_says_is_named_on_the_leaderboard(
+    tmp_path: Path,
+) -> None:
+    records = with_samples(tmp_path, [baseline(), record("A", 0.1)])
+    path = tmp_path / "samples" / "1.h5"
+    content = bytearray(path.read_bytes())
+    for each, name in zip(records, ("0", "1"), strict=True):
+        file = tmp_path / "samples" / f"{name}.h5"
+        each["files"] = {f"samples/{name}.h5": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert not any("damaged" in note for note in build(tmp_path, records).notes)
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    (note,) = [note for note in build(tmp_path, records).notes if "damaged" in note]
+    assert str(path) in note and "the same `adbench run` writes it again" in note
 
 
 def test_a_method_without_maps_leaves_the_others_to_the_metric_of_the_leaderboard(
