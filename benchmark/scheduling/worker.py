@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import ExitStack
@@ -22,7 +25,7 @@ from ..experiments.pipeline import predict_shared, run_experiment
 from ..experiments.record import SPLIT_NAMES, record_header
 from ..leaderboard.records import parse_record, plain_text, read_intact_record, record_seal
 from ..store.artifact_store import Store, canonical_json
-from ..store.atomic_files import is_disk_full
+from ..store.atomic_files import StoreError, is_disk_full
 from ..tracking.tracker import Tracker
 from .events import (
     DiskFull,
@@ -94,8 +97,18 @@ def run_job(
         if isinstance(error, DataError) and job.task == "prepare":
             return NoData(error_message(error))
         if error_message(error) and is_disk_full(error):
-            return DiskFull(phase.now, error_reason(error, name_type=False))
+            return DiskFull(phase.now, _disk_full_reason(error, phase.now))
         return Failed(phase.now, error_reason(error), traceback.format_exc())
+
+
+def _disk_full_reason(error: BaseException, phase: str) -> str:
+    """What could not be written, why, and what mends it; a library may not say which file."""
+    if isinstance(error, StoreError):
+        return error_reason(error, name_type=False)
+    file = getattr(error, "filename", None)
+    what = f"cannot write {file}" if file else f"a file could not be written in phase {phase}"
+    remedy = f"free some space; temporary files lie in {tempfile.gettempdir()}"
+    return f"{what}: {os.strerror(errno.ENOSPC)} ({remedy})"
 
 
 def checked_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def atomic_path(path: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
 
     elsewhere: what to do to write into another folder, for the error
 
-    Raises StoreError if the folder or the name cannot be written.
+    Raises StoreError if the folder or the name cannot be written, or the disk is full, whatever
+    library meets that in the block.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "maps.h5")
@@ -75,7 +76,8 @@ def atomic_path(path: Path, *, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
     try:
         with describe_write_errors(path, elsewhere=elsewhere):
             path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
+        with describe_write_errors(path, only_full_disk=True, elsewhere=elsewhere):
+            yield part
         with describe_write_errors(path, elsewhere=elsewhere):
             fsync_path(part)
             part.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,18 @@ def test_a_full_disk_is_known_in_whatever_words_it_is_told(tmp_path: Path, monke
     monkeypatch.setattr("adbench.benchmark.experiments.pipeline.fit", refused)
     outcome = run_job(job(experiment, tmp_path), lambda *_: None)
     assert isinstance(outcome, DiskFull) and outcome.phase == "train"
+    assert outcome.reason.startswith(f"cannot write {tmp_path}/store/checkpoint/")
+
+    monkeypatch.setattr("adbench.benchmark.experiments.pipeline.fit_experiment", refused)
+    outcome = run_job(job(experiment, tmp_path), lambda *_: None)
+    assert isinstance(outcome, DiskFull)
+    assert outcome.reason.startswith("a file could not be written in phase train: No space left")
+    assert "free some space" in outcome.reason and tempfile.gettempdir() in outcome.reason
+
+    def refused_file(*inputs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/full/scores.bin")
+
+    monkeypatch.setattr("adbench.benchmark.experiments.pipeline.fit_experiment", refused_file)
+    outcome = run_job(job(experiment, tmp_path), lambda *_: None)
+    assert isinstance(outcome, DiskFull)
+    assert outcome.reason.startswith("cannot write /full/scores.bin: No space left on device (free")
