@@ -395,7 +395,7 @@ class SampleStatistics:
             return ""
         stored = max(self.stored_shapes, key=lambda shape: self.stored_shapes[shape])
         others = len(self.stored_shapes) - 1
-        more = f" (and {others} other shapes)" if others else ""
+        more = f" (and {others} other shape{'s' if others > 1 else ''})" if others else ""
         channels, *extent = self.shape
         colour = COLOURS.get(channels, "") if stored.endswith(tuple(COLOURS.values())) else ""
         return f"{stored}{more} -> {' x '.join(map(str, extent))} {colour}".rstrip()

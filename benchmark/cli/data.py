@@ -31,6 +31,9 @@ DatasetName = Annotated[
 OPTIONS = ("data", "profile", "registry", "settings")
 """The fields of RunConfig that decide which dataset is built."""
 
+PARTS = ("train", "train-abnormal", "held_out", "val", "test")
+"""The order in which verify names the parts of a dataset."""
+
 MAX_FOLDERS = 20
 """How many folders verify shows one by one."""
 
@@ -113,14 +116,17 @@ def verification_lines(name: str, report: VerificationReport, data: str = "") ->
         yield data
     if report.statistics is not None:
         yield f"sample: {report.statistics.as_text()}"
-    counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
+    order = sorted(report.samples, key=lambda part: (*PARTS, part).index(part))
+    counts = ", ".join(f"{part} {report.samples[part]}" for part in order)
     count = len(report.problems)
     what = f"{count} problem{'s' if count > 1 else ''}" if count else "nothing wrong"
     yield f"{name}: {what}; readable samples: {counts or 'none'}"
     if not report.files_read and not report.left_out:
         return
     yield "   files"
-    yield f"{report.files_read:8d}  read"
+    cases = f"{report.bad_cases} case{'s' if report.bad_cases > 1 else ''}"
+    bad = f", with a problem in {cases}" if report.bad_cases else ""
+    yield f"{report.files_read:8d}  read{bad}"
     if len(report.folders) <= MAX_FOLDERS:
         for folder, count in report.folders.items():
             yield f"{count:8d}    {folder}"

@@ -110,10 +110,9 @@ def expand_matrix(config: RunConfig, registry: Registry) -> list[Experiment]:
             method_args = method.arguments(config.profile, overrides.get(method.name, {}))
             levels = tuple(config.levels or ()) or profile.levels(method.name)
             if conflict := argument_conflict(method, method_args, config.profile, spec, levels):
-                settings = " ".join(f"{k}={v}" for k, v in overrides[method.name].items())
                 raise RegistryError(
-                    f"{method.title}: {settings} do not go together with each other, the other "
-                    f"arguments or the samples: {conflict} (adbench info {method.name})"
+                    f"{method.title}: {_conflict_text(overrides.get(method.name, {}), conflict)} "
+                    f"(adbench info {method.name})"
                 )
             experiments += [
                 Experiment(
@@ -182,6 +181,17 @@ def resolve_overrides(
             for name in takers:
                 resolved[name][key] = value
     return resolved
+
+
+def _conflict_text(settings: Mapping[str, Any], conflict: str) -> str:
+    """Which settings do not go together, and why; a reason that begins with them says so itself."""
+    texts = [f"{name}={value}" for name, value in settings.items()]
+    if not texts or (len(texts) == 1 and conflict.startswith(texts[0])):
+        return conflict
+    others = "the other arguments or the samples"
+    if len(texts) == 1:
+        return f"{texts[0]} does not go together with {others}: {conflict}"
+    return f"{' '.join(texts)} do not go together with each other, {others}: {conflict}"
 
 
 def _check_together(dataset: Entry, arguments: Mapping[str, Any]) -> Spec | None:

@@ -68,6 +68,9 @@ def test_verify_lists_every_bad_file_and_ends_with_5(root: Path, cache: Path) ->
     (root / "wood/test/good/007.png").write_text("<!DOCTYPE html><html>")
     built = adbench("verify", *MVTEC, "--data", str(root))
     assert built.exit_code == 5
+    assert "      10  read, with a problem in 3 cases" in built.output.splitlines()
+    (counts,) = [line for line in built.output.splitlines() if "readable samples" in line]
+    assert counts.endswith("readable samples: train 4, held_out 1, test 2")
     for name in ("001.png", "009.png", "007.png"):
         assert any(name in line for line in built.output.splitlines() if line.startswith("bad: "))
     assert not list(cache.glob("mvtec-*.h5"))

@@ -211,7 +211,9 @@ def test_a_region_that_some_samples_lack_is_all_of_them_and_a_missing_normal_mas
     assert predictions.streamed == streamed
     assert np.asarray(predictions.roi[0:2]).tolist() == [[[True, True]] * 2, [[True, False]] * 2]
     assert np.asarray(predictions.mask[0:2]).sum((1, 2)).tolist() == [0, 1]
-    reference = evaluate(predictions, predictions, predictions, [100], 100, Protocol("fixed:0.5"))[0]["reference"]
+    reference = evaluate(predictions, predictions, predictions, [100], 100, Protocol("fixed:0.5"))[
+        0
+    ]["reference"]
     assert reference["prevalence"] == 1 / 6  # four pixels and two of four, one of them abnormal
     unknown = [samples[0], replace(samples[1], mask=None), samples[1]]
     with h5py.File(tmp_path / "unknown.h5", "w") as file:

@@ -117,3 +117,31 @@ def test_without_a_form_of_the_samples_a_conflict_is_one_of_every_size() -> None
     for heads, conflict in ((3, True), (2, False)):
         arguments = method.arguments("check", {"heads": heads})
         assert bool(argument_conflict(method, arguments, "check", None)) == conflict
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("vae", {"select": "best"}, "method 'vae': select=best: this training measures no loss"),
+        ("anoddpm", {"heads": 3}, "method 'anoddpm': heads=3 do not divide the 16 channels"),
+        (
+            "anoddpm",
+            {"mults": [0.1, 0.2]},
+            "mults=[0.1, 0.2] does not go together with the other arguments or the samples: den",
+        ),
+        (
+            "anoddpm",
+            {"mults": [0.1, 0.2], "steps": 4},
+            "mults=[0.1, 0.2] steps=4 do not go together with each other, the other arguments or",
+        ),
+    ],
+)
+def test_a_conflict_names_the_settings_in_a_sentence(
+    method: str, settings: dict[str, Any], words: str
+) -> None:
+    config = RunConfig(
+        methods=[method], datasets=["phantom"], profile="check", settings={method: settings}
+    )
+    with pytest.raises(RegistryError) as caught:
+        expand_matrix(config, REGISTRY)
+    assert words in str(caught.value) and str(caught.value).count("select=best") <= 1
