@@ -156,8 +156,9 @@ def scale_to_unit_range(
         raise DataError(f"{name} holds {values.dtype}, no numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         nans = int(np.isnan(values).sum())
-        finding = f"{nans} NaN" if nans else f"{int(np.isinf(values).sum())} inf"
-        raise DataError(f"{name} holds {finding} (nan='zero' takes NaN for 0)")
+        infinite = int(np.isinf(values).sum())
+        finding = f"{infinite} inf: store finite numbers" if infinite else f"{nans} NaN"
+        raise DataError(f"{name} holds {finding}" + ("" if infinite else " (nan='zero' takes 0)"))
     minimum, largest = float(values.min()), float(values.max())
     if minimum == largest:
         return np.zeros(values.shape, np.float32), True

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar, Literal
 
 from ..base import (
@@ -38,6 +39,9 @@ from .left_out import UNKNOWN, UNREAD, find_left_out, may_be_data
 from .prepared_dataset import PreparedDataset
 from .prepared_file import prepare_once, read_notes
 from .writer import SampleWriter
+
+NARROW_RANGE = 0.13
+"""Width of all values of a dataset, of 0 to 1; a note warns up to it: 13 bits in 16 are 0.125."""
 
 SPLITS = ("train", "held_out", "val", "test")
 
@@ -380,6 +384,7 @@ class FileDataset(PreparedDataset):
         samples, counts, bad_cases = Counter[str](), Counter[str](), len(problems)
         statistics: SampleStatistics | None = None
         area_ratios: list[float] = []
+        abnormal_shares: list[float] = []
         labels_of_test = set[bool]()
         remaining = [
             case for case in index.cases if writer is None or not writer.has_unit(case.name)
@@ -400,6 +405,7 @@ class FileDataset(PreparedDataset):
             if of_case is not None:
                 of_case = replace(of_case, stored_shapes=shapes)
                 statistics = of_case if statistics is None else statistics.joined(of_case)
+            abnormal_shares += _abnormal_shares(outcome.samples)
             for sample in outcome.samples:
                 part = _part_of(split_of.get(case.name), sample.label, outcome.trainable)
                 if part is not None:
@@ -421,6 +427,8 @@ class FileDataset(PreparedDataset):
                 notes.append(f"test holds {kind} samples alone: no detector can be judged on them")
         notes += [f"{count_name}: {count}" for count_name, count in counts.items() if count]
         notes += self._mask_area_notes(area_ratios)
+        notes += _large_mask_notes(abnormal_shares)
+        notes += self._narrow_range_notes(statistics)
         return VerificationReport(
             problems,
             _truncate_notes(notes),
@@ -440,6 +448,17 @@ class FileDataset(PreparedDataset):
             f"masks change their area by more than {100 * MAX_MASK_AREA_CHANGE:.0f} % in "
             f"{len(changed)} of {len(ratios)} abnormal samples (to {times} times of it): a larger "
             f"size keeps more (--set {self.name}.size=...)"
+        ]
+
+    def _narrow_range_notes(self, statistics: SampleStatistics | None) -> list[str]:
+        """Return a warning if all values lie close together, as 12 bits stored in 16 do."""
+        if statistics is None or "range" not in inspect.signature(type(self)).parameters:
+            return []
+        if statistics.high - statistics.low > NARROW_RANGE:
+            return []
+        return [
+            f"all values lie in {statistics.low:.3g} to {statistics.high:.3g} of 0 to 1, as 12 bits "
+            f"stored in 16 do: --set {self.name}.range=train, or range=LOW,HIGH, uses all of it"
         ]
 
     def _empty_split_hint(self, part: str) -> str:
@@ -569,6 +588,26 @@ def _undecodable_names(cases: Iterable[Case], root: Path) -> list[str]:
 
 def _file_count_text(count: int) -> str:
     return "1 file is" if count == 1 else f"{count} files are"
+
+
+def _abnormal_shares(samples: Sequence[Sample]) -> list[float]:
+    """The share of pixels that the mask of each abnormal sample marks."""
+    return [
+        float(sample.mask.numpy().mean())  # torch would wake its threads for this
+        for sample in samples
+        if sample.label and sample.mask is not None
+    ]
+
+
+def _large_mask_notes(shares: Sequence[float]) -> list[str]:
+    """Return a warning if most masks mark most of their image: they may be drawn the other way."""
+    large = sum(share > 0.5 for share in shares)
+    if 2 * large <= len(shares):
+        return []
+    return [
+        f"masks mark more than half of the pixels in {large} of {len(shares)} abnormal samples "
+        f"({100 * median(shares):.0f} % at the median): if 0 is the anomaly in them, invert them"
+    ]
 
 
 def _truncate_notes(notes: Sequence[str], max_notes: int = 20) -> list[str]:

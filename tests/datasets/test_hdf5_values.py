@@ -159,3 +159,12 @@ def test_training_samples_of_one_value_have_no_range(tmp_path, arrays) -> None:
     path = arrays.h5(tmp_path / "a.h5", x=np.full((N, *SHAPE), 3.0), label=LABEL)
     with pytest.raises(DataError, match="range=train finds only the number 3"):
         HDF5(root=str(path), range="train").prepare()
+
+
+def test_numbers_that_use_little_of_their_range_are_warned_of(tmp_path, arrays) -> None:
+    """Twelve bits stored in sixteen: 4095 of 65,535."""
+    path = arrays.h5(tmp_path / "a.h5", x=X.astype(np.uint16) * 20, label=LABEL)
+    (note,) = (n for n in HDF5(root=str(path)).verify().notes if "all values lie in" in n)
+    assert "to 0.0607 of 0 to 1" in note and "--set hdf5.range=train" in note
+    whole = HDF5(root=str(path), range=(0, 4095)).verify().notes
+    assert not any("all values lie in" in note for note in whole)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from adbench.benchmark.cli.main import app
@@ -73,6 +74,17 @@ def test_masks_that_change_their_area_are_warned_of(tmp_path) -> None:
     assert not Folder(root=str(tmp_path), size=96).verify().notes
     with pytest.warns(UserWarning, match="change their area"):
         Folder(root=str(tmp_path), size=16).prepare()
+
+
+def test_masks_that_mark_most_of_their_images_are_warned_of(tmp_path) -> None:
+    assert not Folder(root=str(thin(tmp_path)), size=96).verify().notes
+    for path in (tmp_path / "ground_truth/scratch").iterdir():
+        put(path, 255 - np.asarray(Image.open(path)))
+    (note,) = Folder(root=str(tmp_path), size=96).verify().notes
+    assert note.startswith(
+        "masks mark more than half of the pixels in 3 of 3 abnormal samples (98 %"
+    )
+    assert "invert them" in note
 
 
 def test_masks_of_volumes_are_compared_too(tmp_path, trees) -> None:
