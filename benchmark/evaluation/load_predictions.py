@@ -85,11 +85,10 @@ def _masks_on_disk(
     everything = torch.ones(*shape, dtype=torch.bool)
     for first in range(0, size, MASKS_AT_A_TIME):
         block = [split[i] for i in range(first, min(first + MASKS_AT_A_TIME, size))]
-        rows = [k for k, sample in enumerate(block) if sample.mask is not None]
-        if rows:
-            masks = np.stack([block[k].mask.numpy() for k in rows])
-            mask.write([first + k for k in rows], masks)
-        known["mask"] |= bool(rows)
+        drawn = {k: each.mask for k, each in enumerate(block, first) if each.mask is not None}
+        if drawn:
+            mask.write([*drawn], torch.stack([*drawn.values()]).numpy())
+        known["mask"] |= bool(drawn)
         known["roi"] |= any(sample.roi is not None for sample in block)
         complete &= all(sample.mask is not None or not sample.label for sample in block)
         regions = [everything if sample.roi is None else sample.roi for sample in block]
