@@ -31,6 +31,9 @@ DASHES = ((), (8, 4), (2, 3), (10, 3, 2, 3), (5, 2), (12, 5), (1, 5), (6, 2, 1, 
 STYLES = len(DASHES)
 """Colours and dashes before they begin again; letters go on."""
 
+MAX_METHODS = 12
+"""Methods of a leaderboard in its charts and pictures, the best; more cannot be distinguished."""
+
 INK, FAINT = LIGHT_THEME["ink"], LIGHT_THEME["faint"]
 RC = {
     **{"svg.fonttype": "none", "svg.hashsalt": "adbench", "pdf.fonttype": 42},
@@ -237,6 +240,21 @@ def draw_interval(chart: Chart, k: int, x: float, low: float, high: float, toolt
     gid = f"{letter(k)}-interval"
     style = {"marker": "_", "markersize": 8, "linewidth": 1.4, "clip_on": False, "gid": gid}
     chart.axes.plot([x, x], [low, high], color=LIGHT_THEME[f"c{k % STYLES}"], **style)
+    chart.tooltips[gid] = tooltip
+
+
+def draw_seeds(chart: Chart, k: int, x: Sequence[float], y: Sequence[float], tooltip: str) -> None:
+    """Draw the single seeds of method `k` as small points, under the gid `A-seeds`.
+
+    >>> from adbench.benchmark.report.html.chart import draw_seeds, new_chart
+    >>> chart = new_chart("cost", "Cost", "Metric over cost.", "evaluations", "pixel AP")
+    >>> draw_seeds(chart, 0, [4, 4], [0.4, 0.6], "AnoDDPM: single seeds")
+    >>> chart.artist("A-seeds").get_ydata().tolist()
+    [0.4, 0.6]
+    """
+    gid = f"{letter(k)}-seeds"
+    style = {"markersize": 3.5, "markeredgewidth": 0, "alpha": 0.7, "clip_on": False, "zorder": 4}
+    chart.axes.plot(x, y, "o", color=LIGHT_THEME[f"c{k % STYLES}"], gid=gid, **style)
     chart.tooltips[gid] = tooltip
 
 
