@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
+
+from .compact_svg import compact_svg
 
 WIDTH, HEIGHT = 430, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 34, 12, 44
@@ -79,19 +80,12 @@ class Chart:
         return artist
 
     def inline_svg(self, prefix: str) -> Any:
-        """The chart as an element of an HTML page, with ids that begin with the prefix.
-
-        The page's policy allows no style attributes: they become presentation attributes.
-        """
+        """The chart as an element of an HTML page, with ids that begin with the prefix."""
         from markupsafe import Markup
 
-        root = ElementTree.fromstring(self.rendered("svg", facecolor="none"))
-        for parent in list(root.iter()):
-            for child in list(parent):
-                if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                    parent.remove(child)
-        for element in root.iter():
-            _to_page_element(element, f"{prefix}-{self.name}-", self.tooltips)
+        svg = self.rendered("svg", facecolor="none")
+        variables = {colour: f"var(--{name})" for name, colour in LIGHT_THEME.items()}
+        root = compact_svg(svg, f"{prefix}-{self.name}-", self.tooltips, variables)
         for name in ("width", "height", "version"):
             root.attrib.pop(name, None)
         root.attrib |= {"role": "img", "aria-label": self.about}
@@ -110,33 +104,6 @@ class Chart:
                 out, format=kind, facecolor=facecolor, dpi=150, metadata=undated[kind]
             )
         return out.getvalue()
-
-
-def _to_page_element(element: Any, prefix: str, tooltips: dict[str, str]) -> None:
-    """In place: no namespaces, no style attribute, ids of its own, colours of the page's style."""
-    gid = element.get("id")
-    attributes: dict[str, str] = {}
-    for name, value in element.attrib.items():
-        attributes[name.rpartition("}")[2]] = value
-    for declaration in attributes.pop("style", "").split(";"):
-        name, _, value = declaration.partition(":")
-        if value and name.strip() != "font-family":
-            attributes[name.strip()] = value.strip()
-    variables = {colour: f"var(--{name})" for name, colour in LIGHT_THEME.items()}
-    for name, value in attributes.items():
-        if name == "id":
-            attributes[name] = prefix + value
-        elif name in ("href", "clip-path"):
-            attributes[name] = re.sub("#", f"#{prefix}", value)
-        else:
-            attributes[name] = variables.get(value, value)
-    element.attrib.clear()
-    element.attrib |= attributes
-    element.tag = element.tag.rpartition("}")[2]
-    if gid in tooltips:
-        title = ElementTree.Element("title")
-        title.text = tooltips[gid]
-        element.insert(0, title)
 
 
 @contextmanager
