@@ -86,8 +86,8 @@ def answer_chart(board: Leaderboard) -> Chart | None:
         )
         chart.tooltips[gid] = tooltip
         if k in seeds:
-            ys = [row + 0.32] * len(seeds[k])
-            draw_seeds(chart, k, seeds[k], ys, f"{group.name}: {len(seeds[k])} single seeds")
+            points = [(each, row + 0.32) for each in seeds[k]]
+            draw_seeds(chart, k, points, f"{group.name}: {len(seeds[k])} single seeds")
         name = printable(group.name.replace(" (baseline)", ""))  # its mark is hollow
         short = name if len(name) <= NAME else name[: NAME - 1] + "…"
         style: dict[str, Any] = {

@@ -11,11 +11,9 @@ from ...leaderboard.columns import FALSE_POSITIVE_RATES, LOWER_IS_BETTER, TITLES
 from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.records import metric_value
 from .explanations import EXPLANATIONS
+from .table_types import ColumnHead, Table, TableCell
 from .tables import (
     COST_TITLES,
-    ColumnHead,
-    Table,
-    TableCell,
     best_value,
     cost_cell,
     interval_cell,

@@ -215,12 +215,13 @@ def draw_seeds(chart: Chart, k: int, x: Sequence[float], y: Sequence[float], too
 
     >>> from adbench.benchmark.report.html.chart import draw_seeds, new_chart
     >>> chart = new_chart("cost", "Cost", "Metric over cost.", "evaluations", "pixel AP")
-    >>> draw_seeds(chart, 0, [4, 4], [0.4, 0.6], "AnoDDPM: single seeds")
+    >>> draw_seeds(chart, 0, [(4, 0.4), (4, 0.6)], "AnoDDPM: single seeds")
     >>> chart.artist("A-seeds").get_ydata().tolist()
     [0.4, 0.6]
     """
     gid = f"{letter(k)}-seeds"
     style = {"markersize": 3.5, "markeredgewidth": 0, "alpha": 0.7, "clip_on": False, "zorder": 4}
+    x, y = zip(*points, strict=True)
     chart.axes.plot(x, y, "o", color=LIGHT_THEME[f"c{k % STYLES}"], gid=gid, **style)
     chart.tooltips[gid] = tooltip
 
@@ -270,7 +271,7 @@ def set_log_axis(axes: Any, values: Sequence[float]) -> None:
     axes.set_xscale("symlog", linthresh=low, linscale=0.2)
     axes.set_xlim(0 if zero else low, high)
     decades = math.log10(high / low)
-    steps = (1, 2, 5) if decades < 3 else (1, 3) if decades < 5 else (1,)
+    steps = (1, 2, 5) if decades < 3 else (1, 3) if decades < 4 else (1,)
     ticks = [v for v in LogLocator(subs=steps).tick_values(low, high) if low <= v <= high]
     axes.xaxis.set_major_locator(FixedLocator([0.0, *ticks] if zero else ticks))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -110,7 +110,7 @@ def _sweep_chart(leaderboard: Leaderboard, metric: str, split: str) -> Chart | N
                 _draw_interval(chart, k, methods[k], metric, chosen)
             if len(seeds[k]) > 1:
                 points = [point for sweep in seeds[k] for point in sweep.items()]
-                draw_seeds(chart, k, *zip(*points, strict=True), f"{methods[k].name}: single seeds")
+                draw_seeds(chart, k, points, f"{methods[k].name}: single seeds")
         draw_line(chart, k, [*curve], [*curve.values()])
         ends.append((k, *list(curve.items())[-1]))
     draw_letters(chart, ends)
@@ -219,7 +219,7 @@ def _cost_chart(leaderboard: Leaderboard, cost: str) -> Chart | None:
         draw_mark(chart, k, price, value, "point", tooltip)
         _draw_interval(chart, k, group, metric, price)
         if seeds[k]:
-            draw_seeds(chart, k, *zip(*seeds[k], strict=True), f"{group.name}: single seeds")
+            draw_seeds(chart, k, seeds[k], f"{group.name}: single seeds")
     at = [(k, price, value) for k, (price, value) in points.items()]
     draw_letters(chart, at, offset=17.0)  # beyond the ring of the front
     return chart

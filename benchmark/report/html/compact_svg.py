@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import Any
 from xml.etree import ElementTree
 
 INHERITED = (
@@ -74,7 +73,7 @@ def _simplify_attributes(element: Element, variables: Mapping[str, str]) -> None
     if attributes.get("transform", "").startswith("rotate(-0 "):
         del attributes["transform"]
     for name in ("d", "x", "y", "transform", "width", "height", "stroke-dasharray"):
-        if name in attributes and attributes[name]:
+        if attributes.get(name):
             digits = 2 if element.tag == "path" and "id" in attributes else 1  # of small markers
             attributes[name] = _short_numbers(attributes[name], digits)
     if "d" in attributes:

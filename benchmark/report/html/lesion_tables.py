@@ -22,15 +22,8 @@ from .chart import (
     new_chart,
     set_log_axis,
 )
-from .tables import (
-    ColumnHead,
-    Table,
-    TableCell,
-    TableLine,
-    means_note,
-    method_heads,
-    number_cell,
-)
+from .table_types import ColumnHead, Table, TableCell, TableLine
+from .tables import means_note, method_heads, number_cell
 
 
 def lesion_table(board: Leaderboard, numbers: Mapping[int, int]) -> Table | None:
@@ -119,7 +112,7 @@ def froc_chart(leaderboard: Leaderboard) -> Chart | None:
             draw_mark(chart, k, false, sensitivity, "point", tooltip, f"-{i}")
         if len(seeds[k]) > 1:
             of_seeds = [point for each in seeds[k] for point in each]
-            draw_seeds(chart, k, *zip(*of_seeds, strict=True), f"{methods[k].name}: single seeds")
+            draw_seeds(chart, k, of_seeds, f"{methods[k].name}: single seeds")
     draw_letters(chart, [(k, *curve[-1]) for k, curve in curves.items()])
     return chart
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...leaderboard.records import Record
-from .tables import provenance
+from .provenance import provenance
 
 
 def pack_records(records: Sequence[Record]) -> str:

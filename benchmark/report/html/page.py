@@ -4,13 +4,10 @@ is ever taken for markup. Tables are built in tables.py, charts in charts.py.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...leaderboard.columns import TITLES, reason_text
 from ...leaderboard.leaderboard import Leaderboard, profile_and_seed
@@ -29,18 +26,13 @@ from .images import IMAGE_BYTES, ImageBudget
 from .lesion_tables import froc_chart, lesion_table
 from .packed_records import pack_records
 from .pairwise import BoardComparisons, compare_board
+from .provenance import differing, value_text
 from .rankings import critical_difference_diagram, ranking_table
 from .samples import SamplePictures, picture_entries, sample_pictures
 from .subgroup_tables import BIAS_NOTE, subgroup_tables
-from .tables import (
-    Table,
-    all_metrics_table,
-    cost_table,
-    differing,
-    seeds_table,
-    strata_table,
-    value_text,
-)
+from .table_types import Table
+from .tables import all_metrics_table, cost_table, seeds_table, strata_table
+from .templates import as_markup, content_security_policy, template_environment
 from .training_chart import training_charts, training_table
 
 MAX_CHARTS = 40
@@ -158,9 +150,10 @@ def build_page(
     for i, board in enumerate(results.leaderboards):
         has_charts = sum(len(section.charts) for section in sections) < max_charts
         sections.append(_build_section(i, board, numbers, folder, left, has_charts))
-    template = _environment().get_template("report.html.j2")
+    environment = template_environment()
+    template = environment.get_template("report.html.j2")
     style, script = (
-        _environment().get_template(f"report.{kind}.j2").render(theme=LIGHT_THEME, dashes=DASHES)
+        environment.get_template(f"report.{kind}.j2").render(theme=LIGHT_THEME, dashes=DASHES)
         for kind in ("css", "js")
     )
     rankings = results.rankings
@@ -197,9 +190,9 @@ def build_page(
         common_scale=[f"{100 * share:g} %" for share in COMMON_SCALE],
         first_samples=FIRST_SAMPLES,
         long_table=LONG_TABLE,
-        style=_read_asset(style),
-        script=_read_asset(script),
-        policy=_content_security_policy(style, script),
+        style=as_markup(style),
+        script=as_markup(script),
+        policy=content_security_policy(style, script),
     )
     pictures = {each.id: each.pictures for each in sections if each.pictures.cards}
     return Page(html, charts, pictures)
@@ -331,35 +324,3 @@ def _dataset_facts(board: Leaderboard) -> list[tuple[str, str]]:
     facts = [("dataset", str(data["name"]))]
     facts += [(f"argument {name}", value_text(data["args"][name])) for name in sorted(data["args"])]
     return [*facts, ("fingerprint", str(data["fingerprint"] or "unknown"))]
-
-
-@cache
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _read_asset(text: str) -> Any:
-    """The style or script, which is ours and not from records, as markup that is not escaped."""
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
-def _content_security_policy(style: str, script: str) -> str:
-    """The policy by which a browser shows the page, runs its one script, and requests nothing."""
-
-    def digest(text: str) -> str:
-        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest(style)}'; "
-        f"script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
-    )

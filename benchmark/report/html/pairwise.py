@@ -29,7 +29,7 @@ from ...leaderboard.pairwise import (
 )
 from .chart import MAX_METHODS, STYLES, Chart, letter
 from .charts import score_histogram
-from .tables import ColumnHead, Table, TableCell, TableLine
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 SIGNS = {BETTER: "▲", WORSE: "▼", ALIKE: "≈"}
 MAX_HISTOGRAMS = 4

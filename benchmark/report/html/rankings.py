@@ -14,7 +14,7 @@ from ...leaderboard.rankings import CrossDatasetRanking, DatasetRank
 from ...leaderboard.rankings_text import clique_marks
 from ...leaderboard.text import number_text
 from .chart import FAINT, INK, LIGHT_THEME, STYLES, Chart, chart_style, letter, printable
-from .tables import ColumnHead, Table, TableCell, TableLine
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 WIDTH, SIDE, AXIS, LANE, STEP, NAME = 800, 220, 48, 9, 19, 26
 """Points across, and of them on either side for names; height of the axis from above; between bars;

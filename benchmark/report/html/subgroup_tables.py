@@ -10,15 +10,8 @@ from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.seed_groups import SeedGroup, mean_of_seeds
 from ...leaderboard.subgroup_gaps import subgroup_order
 from ...leaderboard.text import interval_text
-from .tables import (
-    ColumnHead,
-    Table,
-    TableCell,
-    TableLine,
-    means_note,
-    method_heads,
-    number_cell,
-)
+from .table_types import ColumnHead, Table, TableCell, TableLine
+from .tables import means_note, method_heads, number_cell
 
 BIAS_NOTE = (
     "A difference between subgroups is no proof of bias: they may differ in how large or how faint "

@@ -1,15 +1,9 @@
-"""Tables of the page: each value with the record and the field that it is from.
-
-Its line and its column name these: the page holds every record once, from which its script takes
-all digits of a value when a table is sorted or the pointer is over a cell.
-"""
+"""Tables of the page with a row for each record, or a column for each method."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...leaderboard.columns import (
     LEVEL_RULE_NAMES,
@@ -23,6 +17,8 @@ from ...leaderboard.records import Record, metric_value
 from ...leaderboard.seed_variation import COLUMN_TITLES
 from ...leaderboard.text import interval_text, number_text
 from .chart import STYLES, letter
+from .provenance import value_text
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 COST_TITLES = {
     "evaluations_per_image": "evals / image",
@@ -37,96 +33,6 @@ BAR = 88
 """Points across the drawing of an interval."""
 
 LEVEL_SETTINGS = {"at_published": "published", "at_oracle": "oracle"}
-
-
-class TableCell(NamedTuple):
-    """A cell of a table.
-
-    text, bounds: what is shown, and the interval below it
-    title: what is shown where the pointer is, of cells that are from no field of a record
-    sort: what the column is sorted by, where it is neither a field nor the text
-    kind: `text`, `oracle` or empty for a number        best: whether it is shown bold
-    bar: low, value and high within the column, 0 to 88 points, of an interval that is drawn
-    records: the indices of those that it is from, where neither line nor column says it
-
-    >>> from adbench.benchmark.report.html.tables import TableCell
-    >>> TableCell("0.500").bounds
-    ''
-    """
-
-    text: str
-    title: str = ""
-    sort: str = ""
-    bounds: str = ""
-    kind: str = ""
-    best: bool = False
-    bar: tuple[int, int, int] | None = None
-    records: tuple[int, ...] = ()
-
-
-class ColumnHead(NamedTuple):
-    """The heading of a column: its text, how it is sorted, and whether lower values are better.
-
-    key: of the column      about: what it means      hidden: whether it is hidden at first
-    field: names of the field of a record that its cells show, after those of the line
-    records: the indices of those that its cells are from; of several, the mean
-
-    >>> from adbench.benchmark.report.html.tables import ColumnHead
-    >>> ColumnHead("healthy FP", lower=True).kind
-    'number'
-    """
-
-    text: str
-    kind: str = "number"
-    lower: bool = False
-    key: str = ""
-    about: str = ""
-    hidden: bool = False
-    field: tuple[str | int, ...] = ()
-    records: tuple[int, ...] = ()
-
-
-class TableLine(NamedTuple):
-    """A row of a table.
-
-    letter, style: of the method in charts
-    below: the baseline that the entry is worse than, empty where it is not
-    profile: of the entry, to filter by
-    records, field: as of a column; the name is a link to the first record
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.tables import TableLine, cost_table
-    >>> line = cost_table(example_leaderboard(), {}).lines[1]
-    >>> line.name, line.letter, len(line.cells)
-    ('pDDPM', 'B', 8)
-    """
-
-    name: str
-    cells: list[TableCell]
-    letter: str = ""
-    style: int = 0
-    baseline: bool = False
-    below: str = ""
-    profile: str = ""
-    records: tuple[int, ...] = ()
-    field: tuple[str | int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: a caption, headings and lines of cells.
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.tables import Table, cost_table
-    >>> table = cost_table(example_leaderboard(), {})
-    >>> table.first, [head.text for head in table.heads][:2]
-    ('method', ['evals / image', 'GFLOP / image'])
-    """
-
-    caption: str
-    heads: list[ColumnHead]
-    lines: list[TableLine]
-    first: str = "method"
 
 
 def all_metrics_table(board: Leaderboard, numbers: Mapping[int, int]) -> Table:
@@ -272,72 +178,6 @@ def strata_table(board: Leaderboard, metric: str, numbers: Mapping[int, int]) ->
     heads = [ColumnHead("samples"), *method_heads(board, numbers)]
     caption = f"{TITLES[metric]} of the abnormal samples of each stratum against all normal ones."
     return Table(caption + means_note(board), heads, lines, first="stratum")
-
-
-def provenance(record: Record) -> list[tuple[str, str]]:
-    """Return how a record came about as (name, value) pairs: data, arguments, protocol, versions.
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_record
-    >>> from adbench.benchmark.report.html.tables import provenance
-    >>> facts = dict(provenance(example_record()))
-    >>> facts["data fingerprint"], facts["argument steps"], facts["seed"]
-    ('f00d', '700', '0')
-    """
-    method, data = record["method"], record["dataset"]
-    facts = {
-        "record": f"records/{record.get('file', '?')}",
-        "seal": record.get("seal") or "none: damage to this record and its files is not noticed",
-        "method": method["name"],
-        "supervision": method.get("supervision"),
-        "paper": method.get("paper"),
-        "data": data["name"],
-        "data fingerprint": data["fingerprint"],
-        "partial": record["partial"],
-        "profile": record["profile"],
-        "seed": record["seed"],
-        "protocol": f"{record['protocol']['id']}: {record['protocol']['text']}",
-        "threshold": (record.get("threshold") or {}).get("value"),
-        "device": record.get("device"),
-        "threads": record.get("threads"),
-    }
-    nested = {
-        "argument": method["args"],
-        "data argument": data["args"],
-        "key": record.get("keys") or {},
-        "version": record.get("versions") or {},
-        "tuning": record.get("tuning") or {},
-    }
-    for word, inner in nested.items():
-        facts |= {f"{word} {key}": value for key, value in sorted(inner.items())}
-    return [(key, value_text(value)) for key, value in facts.items() if value not in (None, "")]
-
-
-def differing(board: Leaderboard) -> list[str]:
-    """Return sentences on what differs between records: device, threads, versions of libraries.
-
-    Times can be compared where there is none.
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_record
-    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
-    >>> from adbench.benchmark.report.html.tables import differing
-    >>> differing(build_leaderboards([example_record(), example_record() | {"device": "cuda"}])[0])
-    ['Not all of one device: cpu, cuda.']
-    """
-    sentences = []
-    for what in ("device", "threads"):
-        values = {str(row.record.get(what) or "unknown") for row in board.done}
-        if len(values) > 1:
-            sentences.append(f"Not all of one {what}: {', '.join(sorted(values))}.")
-    versions: dict[str, set[str]] = {}
-    for row in board.done:
-        for name, version in (row.record.get("versions") or {}).items():
-            versions.setdefault(name, set()).add(str(version))
-    sentences += [
-        f"Not all made with one version of {name}: {', '.join(sorted(numbers))}."
-        for name, numbers in sorted(versions.items())
-        if len(numbers) > 1
-    ]
-    return sentences
 
 
 def seeds_table(
@@ -512,13 +352,3 @@ def level_cell(record: Record) -> TableCell:
     rule = LEVEL_RULE_NAMES.get(level["rule"], level["rule"])
     text = f"{level['chosen']} {rule}" if level["chosen"] else "-"
     return TableCell(text, kind="text")
-
-
-def value_text(value: Any) -> str:
-    """A value of a record as text: JSON, but text as it is.
-
-    >>> from adbench.benchmark.report.html.tables import value_text
-    >>> value_text("demo"), value_text([1, None])
-    ('demo', '[1, null]')
-    """
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

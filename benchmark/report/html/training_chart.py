@@ -23,7 +23,7 @@ from .chart import (
     metric_limits,
     new_chart,
 )
-from .tables import ColumnHead, Table, TableCell, TableLine
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 
 def training_charts(leaderboard: Leaderboard) -> list[Chart]:
