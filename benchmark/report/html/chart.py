@@ -210,8 +210,8 @@ def draw_interval(chart: Chart, k: int, x: float, low: float, high: float, toolt
     chart.tooltips[gid] = tooltip
 
 
-def draw_seeds(chart: Chart, k: int, x: Sequence[float], y: Sequence[float], tooltip: str) -> None:
-    """Draw the single seeds of method `k` as small points, under the gid `A-seeds`.
+def draw_seeds(chart: Chart, k: int, points: Sequence[tuple[float, float]], tooltip: str) -> None:
+    """Draw the single seeds of method `k` as small points (x, y), under the gid `A-seeds`.
 
     >>> from adbench.benchmark.report.html.chart import draw_seeds, new_chart
     >>> chart = new_chart("cost", "Cost", "Metric over cost.", "evaluations", "pixel AP")

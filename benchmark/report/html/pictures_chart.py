@@ -58,7 +58,7 @@ def pictures_chart(pictures: SamplePictures) -> Chart | None:
         for tile in card.maps:
             axes = grid[row, 2 + entries.index(tile.entry)]
             if tile.chosen in tile.images:
-                values = _pixels(tile.images[tile.chosen])
+                values = _pixels(tile.images[tile.chosen], "L")
                 shown = axes.imshow(values, cmap=heat, vmin=LOWEST, vmax=HIGHEST)
                 shown.set_gid(f"map-{row}-{letter(tile.entry)}")
                 _draw_outline(axes, card)
@@ -81,10 +81,11 @@ def pictures_chart(pictures: SamplePictures) -> Chart | None:
     )
 
 
-def _pixels(uri: str) -> Array:
+def _pixels(uri: str, mode: str | None = None) -> Array:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    return np.asarray(image.convert(mode) if mode else image)
 
 
 def _draw_outline(axes: Any, card: SampleCard) -> None:

@@ -38,8 +38,8 @@ def test_subgroups_are_in_order_and_a_method_without_metadata_has_holes() -> Non
     values = {"100 and above": 0.5, "60 to 100": 0.25, "below 60": 0.75}
     records = [record_by_age("PCA", values), example_record("AnoDDPM", 18)]
     (board,) = build_leaderboards(records)
-    assert not subgroup_tables(board, "image_auroc")
-    (table,) = subgroup_tables(board, "pixel_ap")
+    assert not subgroup_tables(board, "image_auroc", {})
+    (table,) = subgroup_tables(board, "pixel_ap", {})
     names = [row.name for row in board.done]
     column = 1 + names.index("PCA")
     assert [head.text for head in table.heads][column].endswith("PCA")
