@@ -89,7 +89,8 @@ class Chart:
         for name in ("width", "height", "version"):
             root.attrib.pop(name, None)
         root.attrib |= {"role": "img", "aria-label": self.about}
-        return Markup(ElementTree.tostring(root, encoding="unicode"))
+        text = ElementTree.tostring(root, encoding="unicode")  # in which `>` of a text is escaped
+        return Markup(text.replace(" />", "/>"))
 
     def rendered(self, kind: str, facecolor: str = "white") -> bytes:
         """The file of a kind, `svg`, `pdf` or `png`; the same bytes whenever it is drawn."""

@@ -127,7 +127,7 @@ def _flatten(element: Element) -> Iterator[Element]:
     title = element.find("title")
     if title is None and not element.attrib:
         yield from members
-    elif len(members) == 1 and not element.attrib and members[0].find("title") is None:
+    elif len(members) == 1 and not element.attrib and members[0].tag in ("path", "use"):
         if title is not None:
             members[0].insert(0, title)
         yield members[0]

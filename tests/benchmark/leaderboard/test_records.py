@@ -143,9 +143,8 @@ def test_the_text_of_a_record_has_a_line_a_field_and_the_same_content_and_seal(
     text = record_text(content)
     assert json.loads(text) == content
     assert record_seal(json.loads(text)) == record_seal(content)
-    if content:
-        assert text.count("\n") == len(content) + 2
-    assert len(text) <= len(json.dumps(content, indent=1, sort_keys=True)) + 2
+    assert text.count("\n") == max(len(content), 1) + 2
+    assert len(text) - 3 <= len(json.dumps(content, indent=1, sort_keys=True)) + 2
 
 
 def test_records_of_both_layouts_are_read_alike(tmp_path: Path) -> None:

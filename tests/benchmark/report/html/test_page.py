@@ -160,8 +160,8 @@ def test_the_policy_lets_only_our_own_style_and_script_through():
 
 @pytest.mark.parametrize("name", [HOSTILE, "W" * 5000, "\u2028\x00​\u202e", "a\nb"])
 def test_hostile_words_stay_words(name, tmp_path):
-    def tainted(built):
-        built["method"] |= {"label": name, "name": name, "args": {name: name}}
+    def tainted(built, number=0):
+        built["method"] |= {"label": name, "name": name, "args": {name: name, "number": number}}
         built["dataset"] |= {"name": name, "args": {name: [name]}}
         built["protocol"] |= {"text": name}
         built["strata"] = {name: {"n": 3, "pixel_ap": 0.1, "image_auroc": 0.2}}
@@ -172,7 +172,7 @@ def test_hostile_words_stay_words(name, tmp_path):
     plain = Reader(render_page([scored("A", 1.0), scored("B", 0.5), missing("C")]))
     records = [
         tainted(scored("A", 1.0)),
-        tainted(scored("B", 0.5)),
+        tainted(scored("B", 0.5), 1),
         tainted(missing("C", reason=name)),
     ]
     text = render_page(records)
