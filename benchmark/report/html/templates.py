@@ -32,7 +32,7 @@ def as_markup(text: str) -> Any:
     """Return the style or script, which is ours and not from records, as markup, not escaped.
 
     >>> from adbench.benchmark.report.html.templates import as_markup
-    >>> as_markup("a > b").__html__()
+    >>> str(as_markup("a > b"))
     'a > b'
     """
     from markupsafe import Markup
