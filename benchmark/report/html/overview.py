@@ -46,7 +46,7 @@ def render_overview(boards: Sequence[LinkedBoard], title: str) -> str:
     rankings = rank_leaderboards([each.board for each in shown])
     environment = template_environment()
     style = environment.get_template("report.css.j2").render(theme=LIGHT_THEME, dashes=DASHES)
-    return environment.get_template("overview.html.j2").render(
+    return environment.get_template("overview.j2").render(
         title=title,
         boards=[
             {

@@ -157,7 +157,7 @@ def test_a_method_is_drawn_at_the_mean_of_its_seeds_with_these_as_points(tmp_pat
     write_results(tmp_path, seeds=(0, 1, 2))
     (board,) = build_leaderboards(read_records(tmp_path / "records"), tmp_path)
     group = board.methods[0]
-    values = [entry.value("pixel_ap") for entry in group.entries]
+    values = group.values("pixel_ap")
     charts = build_page(read_records(tmp_path / "records"), tmp_path).charts
     answer = charts["leaderboard-0-answer"]
     assert answer.artist("A-value").get_xdata().tolist() == [group.value("pixel_ap")]
