@@ -23,7 +23,7 @@ from ..experiments.record import SPLIT_NAMES, record_header
 from ..experiments.result_files import write_result_files
 from ..experiments.splits import Splits
 from ..figures.gallery import write_figures
-from ..leaderboard.records import parse_record, read_intact_record, record_seal
+from ..leaderboard.records import parse_record, read_intact_record, record_seal, record_text
 from ..registry.registry import Entry
 from ..store.atomic_files import atomic_write
 from .map_files import ExternalResults
@@ -250,5 +250,5 @@ def _write_record(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     record["seal"] = record_seal(record)
     parse_record(json.dumps(record))
     if read_intact_record(path) != record:
-        atomic_write(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        atomic_write(path, record_text(record))
     return record

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 from ..evaluation.sample_results import SampleResultsError
 from .entry import Entry
 from .pairwise import ALIKE, BETTER, PairedComparison, PairError, compare_pair, sample_results_of
 from .records import metric_value
+from .seed_groups import group_seeds
 from .text import number_text
 
 METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
@@ -50,25 +50,16 @@ def contenders(entries: Sequence[Entry], metric: str) -> list[Contender]:
     >>> [(each.name, each.value) for each in contenders(board.done, "image_auroc")]
     [('AnoDDPM', 0.75)]
     """
-    groups: dict[tuple[str, str, str], list[Entry]] = {}
-    for entry in entries:
-        if entry.value(metric) is not None:
-            key = entry.name, str(entry.record["profile"]), str(entry.record["method"]["name"])
-            groups.setdefault(key, []).append(entry)
-    profiles = {key[:1] + key[2:]: 0 for key in groups}
-    for key in groups:
-        profiles[key[:1] + key[2:]] += 1
-    several = any(count > 1 for count in profiles.values())
-    all_ = [
+    groups = group_seeds([entry for entry in entries if entry.value(metric) is not None], metric)
+    return [
         Contender(
-            name.replace(" (baseline)", "") + (f" ({profile})" if several else ""),
-            bool(members[0].record["method"]["baseline"]),
-            members,
-            fmean(entry.value(metric) or 0.0 for entry in members),
+            group.name.replace(" (baseline)", ""),
+            group.baseline,
+            group.entries,
+            group.value(metric) or 0.0,
         )
-        for (name, profile, _), members in groups.items()
+        for group in groups
     ]
-    return sorted(all_, key=lambda each: (-each.value, each.baseline))
 
 
 def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = None) -> str:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from .entry import Entry
 from .pairwise import damaged_sample_files, worse_than
 from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
+from .seed_groups import SeedGroup, group_seeds
 from .seed_variation import SeedSummary, sentences, summarize_seeds
 from .subgroup_gaps import subgroup_notes
 from .text import number_text
@@ -79,6 +81,17 @@ class Leaderboard:
         frame = self.to_frame()[[*names, "reason"]].dropna(axis="columns", how="all")
         html = frame.to_html(index=False, float_format="{:.3f}".format, na_rep="-")
         return f"<b>{escape(self.title)}</b>{html}"
+
+    @cached_property
+    def methods(self) -> list[SeedGroup]:
+        """The methods with a result, each with all of its seeds, best mean first."""
+        return group_seeds(self.done, self.metric)
+
+    @cached_property
+    def method_numbers(self) -> dict[int, int]:
+        """The index among `methods` of each record with a result, by the record's id."""
+        groups = enumerate(self.methods)
+        return {id(entry.record): k for k, group in groups for entry in group.entries}
 
     @property
     def done(self) -> list[Entry]:

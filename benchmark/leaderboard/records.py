@@ -225,6 +225,25 @@ def record_seal(record: Record) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def record_text(record: Record) -> str:
+    """The text of a record's file: JSON, a line for each field, in alphabetical order.
+
+    Indented, a quarter of the file would be spaces, for lists are as long as there are samples.
+
+    >>> from adbench.benchmark.leaderboard.records import record_text
+    >>> print(record_text({"seed": 0, "counts": {"val": 4, "test": 8}}), end="")
+    {
+    "counts":{"test":8,"val":4},
+    "seed":0
+    }
+    """
+    fields = (
+        f"{json.dumps(name)}:{json.dumps(record[name], sort_keys=True, separators=(',', ':'))}"
+        for name in sorted(record)
+    )
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
 def is_intact(record: Record) -> bool:
     """Whether a record fits its seal; also one of an older adbench, which has none.
 

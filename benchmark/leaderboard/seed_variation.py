@@ -3,15 +3,14 @@ seeds, and pairs of methods whose order depends on the seed."""
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .entry import Entry
+from .entry import Entry
+from .seed_groups import group_seeds
 
 MAX_PAIRS = 8
 """Pairs named at most."""
@@ -53,7 +52,7 @@ def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
     >>> from adbench.benchmark.leaderboard.entry import Entry
     >>> from adbench.benchmark.leaderboard.seed_variation import summarize_seeds
     >>> def entry(seed, value):
-    ...     method = {"name": "a", "args": {}}
+    ...     method = {"name": "a", "label": "A", "args": {}}
     ...     metrics = {"pixel_ap": {"value": value}}
     ...     record = {"method": method, "profile": "tiny", "seed": seed, "metrics": metrics}
     ...     return Entry(record, None, "A")
@@ -61,14 +60,12 @@ def summarize_seeds(entries: Sequence[Entry], metric: str) -> list[SeedSummary]:
     >>> summary.mean, summary.ranks
     (0.5, {0: 1, 1: 1})
     """
-    groups: dict[str, list[tuple[int, float, Entry]]] = {}
-    for entry in entries:
-        value, method = entry.value(metric), entry.record["method"]
-        if value is not None:
-            setting = [method["name"], method["args"], entry.record["profile"], entry.name]
-            key = json.dumps(setting, sort_keys=True)
-            groups.setdefault(key, []).append((int(entry.record["seed"]), value, entry))
-    repeated = [sorted(each, key=lambda part: part[0]) for each in groups.values() if len(each) > 1]
+    groups = group_seeds([entry for entry in entries if entry.value(metric) is not None])
+    repeated = [
+        [(int(each.record["seed"]), each.value(metric) or 0.0, each) for each in group.entries]
+        for group in groups
+        if len(group.entries) > 1
+    ]
     of_seed: dict[int, list[float]] = {}
     for members in repeated:
         for seed, value, _ in members:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .records import Record, metric_value
+from .seed_groups import mean_with_interval
 
 AXES = {
     "fraction": "share of the training patients",
@@ -59,9 +58,8 @@ class TrainingCurve:
 def training_curve_data(records: Sequence[Record], metric: str) -> list[TrainingCurve]:
     """Return the metric of each method that was trained on several shares, by the share.
 
-    Records that differ in anything else, or in both shares, are not compared. With one seed, the
-    interval is that of the record, over groups of the test data; with several it is the wider of
-    the mean of these and Student's of the mean over seeds, for either hides what the other holds.
+    Records that differ in anything else, or in both shares, are not compared. Intervals are those
+    of `mean_with_interval`.
 
     metric: its name in a record
 
@@ -104,23 +102,9 @@ def training_curve_data(records: Sequence[Record], metric: str) -> list[Training
 
 
 def _point(share: float, records: Sequence[Record], metric: str) -> CurvePoint:
-    values, lows, highs = (
-        [v for record in records if (v := metric_value(record, metric, part)) is not None]
-        for part in ("value", "low", "high")
-    )
-    mean, count = statistics.fmean(values), len(values)
-    low = high = None
-    if len(lows) == len(highs) == count:
-        below = mean - statistics.fmean(lows)
-        above = statistics.fmean(highs) - mean
-        if count > 1:
-            from scipy.stats import t
-
-            over_seeds = float(t.ppf(0.975, count - 1)) * statistics.stdev(values)
-            over_seeds /= math.sqrt(count)
-            below, above = max(below, over_seeds), max(above, over_seeds)
-        low, high = mean - below, mean + above
-    return CurvePoint(share, mean, low, high, count)
+    mean = mean_with_interval(records, metric)
+    assert mean is not None  # records without the metric have no curve
+    return CurvePoint(share, *mean)
 
 
 def training_curves(records: Sequence[Record], metric: str, title: str) -> list[str]:

@@ -254,5 +254,5 @@ def _pictures_charts(page: Page) -> dict[str, Chart]:
     """The pictures of each leaderboard as a figure, by the name of its file."""
     from .html.pictures_chart import pictures_chart
 
-    charts = {name: pictures_chart(*pictures) for name, pictures in page.pictures.items()}
+    charts = {name: pictures_chart(pictures) for name, pictures in page.pictures.items()}
     return {f"{name}-pictures": chart for name, chart in charts.items() if chart}

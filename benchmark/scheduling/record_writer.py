@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..experiments.matrix import Experiment
-from ..leaderboard.records import read_intact_record, record_seal
+from ..leaderboard.records import read_intact_record, record_seal, record_text
 from ..store.artifact_store import StoreError
 from ..store.atomic_files import atomic_write, is_disk_full
 from .console import ConsoleReporter
@@ -63,7 +63,7 @@ class RecordWriter:
             if before != content:
                 if path.exists() and not before:
                     self._reporter.print_line(f"{path} was damaged or edited: it is written again")
-                atomic_write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+                atomic_write(path, record_text(content))
         except StoreError as error:
             if not is_disk_full(error) or self._disk_guard.timed_out():
                 raise

@@ -26,6 +26,7 @@ from ..leaderboard.records import (
     read_records,
     read_sealed,
     record_seal,
+    record_text,
 )
 from ..report.export import FIGURE_KINDS, as_json, cost_csv, csv, markdown
 from ..report.html.page import MAX_CHARTS, build_page
@@ -201,8 +202,7 @@ def _write_record(record: Record, results: Path, folder: Path, *, samples: bool)
         content["files"] = digests
     content = json.loads(json.dumps(content))
     content["seal"] = record_seal(content)
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    atomic_write(folder / "records" / str(record["file"]), text)
+    atomic_write(folder / "records" / str(record["file"]), record_text(content))
     return content | {"file": record["file"]}
 
 

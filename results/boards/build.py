@@ -1,9 +1,9 @@
 """Build the boards of this folder: python results/boards/build.py [BOARD ...].
 
-`make boards` builds all. Every board is a results folder of its own, made by one or several runs,
-and `summary` is all of them on one page. It may be interrupted at any time; the same command goes
-on, and what has a sound record here is left alone, whatever the store has lost. Data are made in
-`.data`, which git does not hold.
+`make boards` builds all. Every board is a results folder of its own, made by one or several runs;
+`summary` compares them and links to their pages. It may be interrupted at any time; the same
+command goes on, and what has a sound record here is left alone, whatever the store has lost. Data
+are made in `.data`, which git does not hold.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from adbench.benchmark.leaderboard.answer import Contender, contenders
 from adbench.benchmark.leaderboard.columns import TITLES
 from adbench.benchmark.leaderboard.pairwise import ALIKE, compare_pair, sample_results_of
 from adbench.benchmark.registry.registry import Registry
+from adbench.benchmark.report.html.overview import LinkedBoard, render_overview
+from adbench.benchmark.store.atomic_files import atomic_write
 
 HERE = Path(__file__).parent
 DATA = HERE / ".data"
@@ -250,16 +252,16 @@ def _sample_results(folder: Path, method: Contender, metric: str) -> list[Sample
 
 
 def summarise() -> None:
-    """Write the page over all boards that there are."""
-    folders = [HERE / name for name in BOARDS if (HERE / name / "records").is_dir()]
-    if len(folders) > 1:
-        shutil.rmtree(HERE / "summary", ignore_errors=True)
-        adbench.merge(folders, HERE / "summary", separate_boards=True)
-        shutil.rmtree(HERE / "summary" / "pictures", ignore_errors=True)
-        adbench.load_results(HERE / "summary").write()
-        for path in (HERE / "summary").iterdir():  # the boards themselves hold the rest
-            if path.name != "index.html":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Write the page over all boards that there are, with links to their own pages."""
+    boards = [
+        LinkedBoard(name, f"../{name}/index.html#leaderboard-{i}", board)
+        for name in BOARDS
+        if (HERE / name / "records").is_dir()
+        for i, board in enumerate(adbench.load_results(HERE / name).leaderboards())
+    ]
+    if len({each.name for each in boards}) > 1:
+        page = render_overview(boards, "Boards of profile tiny")
+        atomic_write(HERE / "summary" / "index.html", page)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+import adbench
 from adbench.benchmark.report.export import write_report
+from adbench.benchmark.report.html.overview import LinkedBoard, render_overview
 from adbench.benchmark.report.html.page import render_page
 from pages import write_results
 
@@ -45,6 +47,20 @@ def three_boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = write_results(folder, ("synthbrain", "brats", "mvtec/hazelnut"))
     write_report(records, folder)
     return folder / "index.html"
+
+
+@pytest.fixture(scope="session")
+def overview(one_board: Path, three_boards: Path) -> Path:
+    """The page over the boards of two folders, which it links to."""
+    boards = [
+        LinkedBoard(page.parent.name, f"../{page.parent.name}/index.html#leaderboard-{i}", board)
+        for page in (one_board, three_boards)
+        for i, board in enumerate(adbench.load_results(page.parent).leaderboards())
+    ]
+    path = one_board.parent.parent / "summary" / "index.html"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(render_overview(boards, "All boards"))
+    return path
 
 
 @pytest.fixture(scope="session")

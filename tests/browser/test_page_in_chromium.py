@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 BOARD = "#leaderboard-0-board"
+FILTER = "image => getComputedStyle(image).filter"
 A4_LANDSCAPE = 1046
 """Pixels of CSS between the margins of the paper."""
 
@@ -91,7 +93,7 @@ def test_heads_are_explained_by_tap_and_keyboard(open_page: Any, one_board: Path
 def test_the_slider_shows_the_maps_of_a_level(open_page: Any, one_board: Path) -> None:
     page = open_page(one_board)
     shown = page.locator(".card:not([hidden]) .tile.map image:not(.off)")
-    levels = "(images) => [...new Set(images.map(i => i.dataset.level))]"
+    levels = "(images) => [...new Set(images.map(i => i.dataset.map.split(' ')[1]))]"
     assert shown.evaluate_all(levels) == ["250"]
     slider = page.locator("input.level")
     slider.press("ArrowRight")
@@ -125,9 +127,9 @@ def test_samples_are_chosen_and_all_can_be_seen(open_page: Any, one_board: Path)
 def test_scale_outline_and_reconstruction_are_switched(open_page: Any, one_board: Path) -> None:
     page = open_page(one_board)
     image = page.locator(".card:not([hidden]) .tile.map image:not(.off)").first
-    assert image.get_attribute("filter") == "url(#heat)"
+    assert image.evaluate(FILTER) == 'url("#heat")'
     page.get_by_role("checkbox", name="common scale").check()
-    target = re.fullmatch(r"url\(#(.+)\)", image.get_attribute("filter"))
+    target = re.fullmatch(r'url\("#(.+)"\)', image.evaluate(FILTER))
     assert target and page.locator(f"#{target[1]}").count() == 1
     assert page.locator(".scales .shared").is_visible()
     outline = page.locator(".card:not([hidden]) .tile.map use").first
@@ -136,7 +138,7 @@ def test_scale_outline_and_reconstruction_are_switched(open_page: Any, one_board
     assert outline.evaluate("e => getComputedStyle(e).display") == "none"
     assert page.locator(".tile.reconstruction:visible").count() == 0
     page.get_by_role("checkbox", name="reconstructions").check()
-    assert page.locator(".tile.reconstruction:visible").count() == 2 * 6
+    assert page.locator(".tile.reconstruction:visible").count() == 2 * 3
 
 
 def test_maps_are_drawn_in_colours(open_page: Any, one_board: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_picture_is_enlarged_and_left_by_keyboard(open_page: Any, one_board: P
     assert dialog.is_visible() and "AnoDDPM, seed 0" in title.inner_text()
     assert dialog.locator("svg").bounding_box()["width"] > 2 * small["width"]
     page.keyboard.press("ArrowRight")
-    assert "AnoDDPM, seed 1" in title.inner_text() and "colours from 0 to" in title.inner_text()
+    assert "Template z" in title.inner_text() and "colours from 0 to" in title.inner_text()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
@@ -235,3 +237,60 @@ def test_a_link_to_a_record_opens_it(open_page: Any, one_board: Path) -> None:
     page = open_page(one_board)
     page.locator(f"{BOARD} tbody th a").first.click()
     assert page.locator("#provenance details.record[open] dl").is_visible()
+
+
+def test_a_number_says_its_record_and_all_digits(open_page: Any, one_board: Path) -> None:
+    page = open_page(one_board)
+    cell = page.locator(f"{BOARD} tbody tr").first.locator("td").nth(1)
+    cell.hover()
+    page.wait_for_function("records.length > 0")
+    cell.hover(position={"x": 3, "y": 3})
+    title = cell.get_attribute("title")
+    found = re.fullmatch(r"records/(\S+): metrics\.pixel_ap\.value = ([\d.]+)", title)
+    assert found and f"{float(found[2]):.3f}" == cell.inner_text().split("\n")[0]
+    record = json.loads((one_board.parent / "records" / found[1]).read_text())
+    assert record["metrics"]["pixel_ap"]["value"] == float(found[2])
+    mean = page.locator("#leaderboard-0-seeds tbody td").first
+    mean.hover()
+    assert mean.get_attribute("title").count("records/") == 2
+
+
+def test_the_records_are_saved_whole_and_say_where_they_are_from(
+    open_page: Any, one_board: Path
+) -> None:
+    page = open_page(one_board)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    saved = json.loads(Path(download.value.path()).read_text())
+    files = {path.name for path in (one_board.parent / "records").iterdir()}
+    assert {each["file"] for each in saved} == files
+    page.locator(f"{BOARD} tbody th a").first.click()
+    facts = page.locator("#provenance details.record[open] dl")
+    facts.wait_for()
+    assert "data fingerprint" in facts.inner_text() and "seal" in facts.inner_text()
+
+
+def test_without_scripts_board_answers_and_figures_are_there(
+    open_page: Any, one_board: Path
+) -> None:
+    page = open_page(one_board, java_script_enabled=False)
+    assert page.locator(".answer").inner_text().startswith("AnoDDPM has the highest pixel AP")
+    assert page.locator(f"{BOARD} tbody tr:visible").count() == 6
+    assert page.locator(f"{BOARD} .bar:visible").count() > 6
+    assert page.locator(".answer-chart svg").is_visible()
+    assert page.locator(".card:visible").count() == 4
+    assert page.locator(".card:visible .tile.map svg").first.is_visible()
+    assert not page.locator(".controls").first.is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_overview_fits_and_axe_has_nothing_to_say(
+    open_page: Any, overview: Path, scheme: str, width: int
+) -> None:
+    page = open_page(overview, width, scheme, bypass_csp=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    results = Axe().run(page)
+    assert results.response["violations"] == [], results.generate_report()
+    link = page.locator("nav a").first.get_attribute("href")
+    assert (overview.parent / link.partition("#")[0]).exists()

@@ -6,22 +6,23 @@ from typing import Any
 
 from ...leaderboard.columns import TITLES
 from ...leaderboard.leaderboard import Leaderboard
-from ...leaderboard.records import metric_value
 from ...leaderboard.text import number_text
 from .chart import (
     FAINT,
     INK,
     LIGHT_THEME,
+    MAX_METHODS,
     STYLES,
     Chart,
     chart_style,
+    draw_seeds,
     letter,
     metric_limits,
     printable,
 )
 
-MAX_LINES, NAME = 12, 28
-"""Entries in the chart, the best ones; letters of a name."""
+NAME = 28
+"""Letters of a name."""
 WIDTH, SIDE, LINE, AXIS = 430, 215, 22, 44
 """Points across; of them for names; of the height for each entry, and for the axis."""
 
@@ -31,7 +32,8 @@ def answer_chart(board: Leaderboard) -> Chart | None:
     """Return the chart of the metric that a leaderboard is sorted by; None with fewer than two
     entries that have it.
 
-    Filled marks are methods, hollow ones baselines. gids of artists: `A-value` and `A-interval`.
+    Filled marks are methods by the mean of their seeds, hollow ones baselines. gids of artists:
+    `A-value`, `A-interval` and, of several seeds, `A-seeds`.
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.answer_chart import answer_chart
@@ -42,19 +44,14 @@ def answer_chart(board: Leaderboard) -> Chart | None:
     from matplotlib.figure import Figure
 
     metric = board.metric
+    methods = board.methods[:MAX_METHODS]
     values = {
-        k: value
-        for k, entry in enumerate(board.done[:MAX_LINES])
-        if (value := entry.value(metric)) is not None
+        k: value for k, group in enumerate(methods) if (value := group.value(metric)) is not None
     }
     if len(values) < 2:
         return None
-    bounds = {
-        k: (low, high)
-        for k in values
-        if (low := metric_value(board.done[k].record, metric, "low")) is not None
-        and (high := metric_value(board.done[k].record, metric, "high")) is not None
-    }
+    bounds = {k: pair for k in values if (pair := methods[k].interval(metric))}
+    seeds = {k: each for k in values if len(each := methods[k].values(metric)) > 1}
     height = AXIS + LINE * len(values)
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     wide = (WIDTH - SIDE - 14) / WIDTH
@@ -63,15 +60,18 @@ def answer_chart(board: Leaderboard) -> Chart | None:
     axes.tick_params(length=0)
     axes.set(ylim=(len(values) - 0.4, -0.6), yticks=[])
     limits = [*values.values(), *(bound for pair in bounds.values() for bound in pair)]
+    limits += [value for of_seeds in seeds.values() for value in of_seeds]
     axes.set_xlim(*metric_limits(limits))
     axes.set_xlabel(TITLES.get(metric, metric))
     title = f"{TITLES.get(metric, metric)} with 95 % intervals, best first"
-    about = "; ".join(f"{board.done[k].name} {number_text(value)}" for k, value in values.items())
+    title += "; small points are single seeds" if seeds else ""
+    about = "; ".join(f"{methods[k].name} {number_text(value)}" for k, value in values.items())
     chart = Chart("answer", title, f"{title}: {about}.", figure)
     for row, (k, value) in enumerate(values.items()):
-        baseline = bool(board.done[k].record["method"]["baseline"])
+        group = methods[k]
         colour = LIGHT_THEME[f"c{k % STYLES}"]
-        tooltip = f"{board.done[k].name}: {number_text(value)}"
+        tooltip = f"{group.name}: {number_text(value)}"
+        tooltip += f", {group.seeds_text}" if group.seeds_text else ""
         if k in bounds:
             gid = f"{letter(k)}-interval"
             axes.plot(bounds[k], [row, row], color=colour, linewidth=2, gid=gid)
@@ -81,17 +81,22 @@ def answer_chart(board: Leaderboard) -> Chart | None:
         axes.plot(
             *([value], [row], "o"),
             **{"color": colour, "markersize": 9, "gid": gid, "clip_on": False, "zorder": 3},
-            markerfacecolor="none" if baseline else colour,
+            markerfacecolor="none" if group.baseline else colour,
             markeredgewidth=2,
         )
         chart.tooltips[gid] = tooltip
-        name = printable(board.done[k].name.replace(" (baseline)", ""))  # its mark is hollow
+        if k in seeds:
+            points = [(each, row + 0.32) for each in seeds[k]]
+            draw_seeds(chart, k, points, f"{group.name}: {len(seeds[k])} single seeds")
+        name = printable(group.name.replace(" (baseline)", ""))  # its mark is hollow
         short = name if len(name) <= NAME else name[: NAME - 1] + "…"
         style: dict[str, Any] = {
             **{"textcoords": "offset points", "va": "center", "annotation_clip": False},
             "xycoords": axes.get_yaxis_transform(),
         }
-        ink: dict[str, Any] = {"color": FAINT, "style": "italic"} if baseline else {"color": INK}
+        ink: dict[str, Any] = (
+            {"color": FAINT, "style": "italic"} if group.baseline else {"color": INK}
+        )
         axes.annotate(short, (0, row), xytext=(-30, 0), ha="right", **style, **ink)
         style |= {"color": colour, "weight": "bold"}
         axes.annotate(letter(k), (0, row), xytext=(-14, 0), ha="center", **style)

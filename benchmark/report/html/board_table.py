@@ -11,16 +11,14 @@ from ...leaderboard.columns import FALSE_POSITIVE_RATES, LOWER_IS_BETTER, TITLES
 from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.records import metric_value
 from .explanations import EXPLANATIONS
+from .table_types import ColumnHead, Table, TableCell
 from .tables import (
     COST_TITLES,
-    ColumnHead,
-    Table,
-    TableCell,
     best_value,
     cost_cell,
     interval_cell,
     level_cell,
-    metric_cell,
+    number_cell,
     rate,
     table_line,
     word_cell,
@@ -41,13 +39,13 @@ HIDDEN = frozenset(
 
 def board_table(
     board: Leaderboard,
-    anchors: Mapping[int, str],
+    numbers: Mapping[int, int],
     verdicts: Mapping[int, str],
     by: str,
 ) -> Table:
     """Return the table of a leaderboard, the metric that it is sorted by first.
 
-    anchors: of records, by their id
+    numbers: indices of records, by their id
     verdicts: of entries against the best in metric `by`, by index
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
@@ -70,11 +68,11 @@ def board_table(
     heads = [_head("rank", "rank", lower=True), _metric_head(shown[0])] if shown else []
     heads += [_head("verdict", f"against the best in {by}", "text")] if verdicts else []
     heads += [_metric_head(name) for name in shown[1:]]
-    heads += [_head(name, TITLES[name], lower=True) for name in rates]
-    heads += [_head("level", "level", "text")]
-    heads += [_head(n, COST_TITLES[n], lower=True) for n in ("evaluations_per_image",)]
-    heads += [_head(word, word, "text", hidden=one[word]) for word in one]
-    heads += [_head("train_steps", COST_TITLES["train_steps"], lower=True)]
+    heads += [_head(n, TITLES[n], lower=True, field=("calibration", n)) for n in rates]
+    heads += [_head("level", "level", "text", field=("level",))]
+    heads += [_cost_head("evaluations_per_image")]
+    heads += [_head(word, word, "text", hidden=one[word], field=(word,)) for word in one]
+    heads += [_cost_head("train_steps")]
     best = {name: best_value(board, name) for name in shown}
     limits = {name: _limits(board, name) for name in shown}
     lines = []
@@ -83,15 +81,14 @@ def board_table(
         metrics = [interval_cell(record, n, best[n], limits[n]) for n in shown]
         cells = []
         if shown:
-            rank = metric_cell(record, "rank by " + TITLES[board.metric], row.rank)
-            cells += [rank, metrics[0]]
+            cells += [number_cell(row.rank), metrics[0]]
         cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
         cells += metrics[1:]
-        cells += [metric_cell(record, f"calibration.{r}", rate(record, r)) for r in rates]
+        cells += [number_cell(rate(record, name)) for name in rates]
         cells += [level_cell(record), cost_cell(record, "evaluations_per_image")]
         cells += [word_cell(record, word) for word in one]
         cells += [cost_cell(record, "train_steps")]
-        lines.append(table_line(row, k, anchors, cells))
+        lines.append(table_line(board, row, numbers, cells))
     return Table(
         f"Sorted by {TITLES.get(board.metric, board.metric)}, best first; below each figure its "
         "95 % interval, drawn and written.",
@@ -101,13 +98,24 @@ def board_table(
 
 
 def _head(
-    key: str, text: str, kind: str = "number", *, lower: bool = False, hidden: bool = False
+    key: str,
+    text: str,
+    kind: str = "number",
+    *,
+    lower: bool = False,
+    hidden: bool = False,
+    field: tuple[str, ...] = (),
 ) -> ColumnHead:
-    return ColumnHead(text, kind, lower, key, EXPLANATIONS.get(key, ""), hidden or key in HIDDEN)
+    about = EXPLANATIONS.get(key, "")
+    return ColumnHead(text, kind, lower, key, about, hidden or key in HIDDEN, field)
 
 
 def _metric_head(name: str) -> ColumnHead:
-    return _head(name, TITLES[name], lower=name in LOWER_IS_BETTER)
+    return _head(name, TITLES[name], lower=name in LOWER_IS_BETTER, field=("metrics", name))
+
+
+def _cost_head(name: str) -> ColumnHead:
+    return _head(name, COST_TITLES[name], lower=True, field=("cost", name))
 
 
 def _limits(board: Leaderboard, metric: str) -> tuple[float, float]:

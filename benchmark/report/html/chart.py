@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
+
+from .compact_svg import compact_svg
 
 WIDTH, HEIGHT = 430, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 34, 12, 44
@@ -30,6 +31,9 @@ LIGHT_THEME = {
 DASHES = ((), (8, 4), (2, 3), (10, 3, 2, 3), (5, 2), (12, 5), (1, 5), (6, 2, 1, 2, 1, 2))
 STYLES = len(DASHES)
 """Colours and dashes before they begin again; letters go on."""
+
+MAX_METHODS = 12
+"""Methods of a leaderboard in its charts and pictures, the best; more cannot be distinguished."""
 
 INK, FAINT = LIGHT_THEME["ink"], LIGHT_THEME["faint"]
 RC = {
@@ -76,23 +80,17 @@ class Chart:
         return artist
 
     def inline_svg(self, prefix: str) -> Any:
-        """The chart as an element of an HTML page, with ids that begin with the prefix.
-
-        The page's policy allows no style attributes: they become presentation attributes.
-        """
+        """The chart as an element of an HTML page, with ids that begin with the prefix."""
         from markupsafe import Markup
 
-        root = ElementTree.fromstring(self.rendered("svg", facecolor="none"))
-        for parent in list(root.iter()):
-            for child in list(parent):
-                if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                    parent.remove(child)
-        for element in root.iter():
-            _to_page_element(element, f"{prefix}-{self.name}-", self.tooltips)
+        svg = self.rendered("svg", facecolor="none")
+        variables = {colour: f"var(--{name})" for name, colour in LIGHT_THEME.items()}
+        root = compact_svg(svg, f"{prefix}-{self.name}-", self.tooltips, variables)
         for name in ("width", "height", "version"):
             root.attrib.pop(name, None)
         root.attrib |= {"role": "img", "aria-label": self.about}
-        return Markup(ElementTree.tostring(root, encoding="unicode"))
+        text = ElementTree.tostring(root, encoding="unicode")  # in which `>` of a text is escaped
+        return Markup(text.replace(" />", "/>"))
 
     def rendered(self, kind: str, facecolor: str = "white") -> bytes:
         """The file of a kind, `svg`, `pdf` or `png`; the same bytes whenever it is drawn."""
@@ -107,33 +105,6 @@ class Chart:
                 out, format=kind, facecolor=facecolor, dpi=150, metadata=undated[kind]
             )
         return out.getvalue()
-
-
-def _to_page_element(element: Any, prefix: str, tooltips: dict[str, str]) -> None:
-    """In place: no namespaces, no style attribute, ids of its own, colours of the page's style."""
-    gid = element.get("id")
-    attributes: dict[str, str] = {}
-    for name, value in element.attrib.items():
-        attributes[name.rpartition("}")[2]] = value
-    for declaration in attributes.pop("style", "").split(";"):
-        name, _, value = declaration.partition(":")
-        if value and name.strip() != "font-family":
-            attributes[name.strip()] = value.strip()
-    variables = {colour: f"var(--{name})" for name, colour in LIGHT_THEME.items()}
-    for name, value in attributes.items():
-        if name == "id":
-            attributes[name] = prefix + value
-        elif name in ("href", "clip-path"):
-            attributes[name] = re.sub("#", f"#{prefix}", value)
-        else:
-            attributes[name] = variables.get(value, value)
-    element.attrib.clear()
-    element.attrib |= attributes
-    element.tag = element.tag.rpartition("}")[2]
-    if gid in tooltips:
-        title = ElementTree.Element("title")
-        title.text = tooltips[gid]
-        element.insert(0, title)
 
 
 @contextmanager
@@ -240,6 +211,22 @@ def draw_interval(chart: Chart, k: int, x: float, low: float, high: float, toolt
     chart.tooltips[gid] = tooltip
 
 
+def draw_seeds(chart: Chart, k: int, points: Sequence[tuple[float, float]], tooltip: str) -> None:
+    """Draw the single seeds of method `k` as small points (x, y), under the gid `A-seeds`.
+
+    >>> from adbench.benchmark.report.html.chart import draw_seeds, new_chart
+    >>> chart = new_chart("cost", "Cost", "Metric over cost.", "evaluations", "pixel AP")
+    >>> draw_seeds(chart, 0, [(4, 0.4), (4, 0.6)], "AnoDDPM: single seeds")
+    >>> chart.artist("A-seeds").get_ydata().tolist()
+    [0.4, 0.6]
+    """
+    gid = f"{letter(k)}-seeds"
+    style = {"markersize": 3.5, "markeredgewidth": 0, "alpha": 0.7, "clip_on": False, "zorder": 4}
+    x, y = zip(*points, strict=True)
+    chart.axes.plot(x, y, "o", color=LIGHT_THEME[f"c{k % STYLES}"], gid=gid, **style)
+    chart.tooltips[gid] = tooltip
+
+
 def draw_letters(
     chart: Chart, ends: Sequence[tuple[int, float, float]], offset: float = 10.0
 ) -> None:
@@ -285,7 +272,7 @@ def set_log_axis(axes: Any, values: Sequence[float]) -> None:
     axes.set_xscale("symlog", linthresh=low, linscale=0.2)
     axes.set_xlim(0 if zero else low, high)
     decades = math.log10(high / low)
-    steps = (1, 2, 5) if decades < 3 else (1, 3) if decades < 5 else (1,)
+    steps = (1, 2, 5) if decades < 3 else (1, 3) if decades < 4 else (1,)
     ticks = [v for v in LogLocator(subs=steps).tick_values(low, high) if low <= v <= high]
     axes.xaxis.set_major_locator(FixedLocator([0.0, *ticks] if zero else ticks))
     axes.xaxis.set_minor_locator(NullLocator())

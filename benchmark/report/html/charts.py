@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from ...leaderboard.columns import TITLES
 from ...leaderboard.entry import Entry
 from ...leaderboard.leaderboard import Leaderboard
-from ...leaderboard.records import metric_value
+from ...leaderboard.records import Record
+from ...leaderboard.seed_groups import SeedGroup
 from ...leaderboard.text import number_text
 from .chart import (
     FAINT,
     INK,
     LEFT,
     LIGHT_THEME,
+    MAX_METHODS,
     RIGHT,
     WIDTH,
     Chart,
@@ -22,6 +26,7 @@ from .chart import (
     draw_letters,
     draw_line,
     draw_mark,
+    draw_seeds,
     metric_limits,
     new_chart,
     set_log_axis,
@@ -59,17 +64,23 @@ def sweep_charts(leaderboard: Leaderboard) -> list[Chart]:
 
 @chart_style()
 def _sweep_chart(leaderboard: Leaderboard, metric: str, split: str) -> Chart | None:
-    curves = {k: _sweep(entry, metric, split) for k, entry in enumerate(leaderboard.done)}
-    curves = {k: curve for k, curve in curves.items() if curve}
+    methods = leaderboard.methods[:MAX_METHODS]
+    seeds = {
+        k: [_sweep(entry, metric, split) for entry in group.entries]
+        for k, group in enumerate(methods)
+    }
+    curves = {k: curve for k, sweeps in seeds.items() if (curve := _mean_sweep(sweeps))}
     if not any(len(curve) > 1 for curve in curves.values()):
         return None
     chance = _chance(leaderboard, metric)
-    values = [value for curve in curves.values() for value in curve.values()]
+    values = [v for k in curves for sweep in seeds[k] for v in sweep.values()]
     values += [] if chance is None else [chance]
     intervals = {
         k: interval
         for k in curves
-        if split == "test" and (interval := _interval(leaderboard.done[k], metric))
+        if split == "test"
+        and len(_levels(methods[k], "chosen")) == 1
+        and (interval := methods[k].interval(metric))
     }
     values += [bound for interval in intervals.values() for bound in interval]
     chart = new_chart(
@@ -93,10 +104,13 @@ def _sweep_chart(leaderboard: Leaderboard, metric: str, split: str) -> Chart | N
         if list(curve) == [0]:  # a method without a noise level, a baseline: the same at each
             curve = {start: curve[0], end: curve[0]}
         else:
-            _draw_levels(chart, k, leaderboard.done[k], curve)
-            chosen = leaderboard.done[k].record["level"].get("chosen")
+            _draw_levels(chart, k, methods[k], curve)
+            chosen = _level(methods[k], "chosen")
             if k in intervals and chosen in curve:
-                _draw_interval(chart, k, leaderboard.done[k], metric, chosen)
+                _draw_interval(chart, k, methods[k], metric, chosen)
+            if len(seeds[k]) > 1:
+                points = [point for sweep in seeds[k] for point in sweep.items()]
+                draw_seeds(chart, k, points, f"{methods[k].name}: single seeds")
         draw_line(chart, k, [*curve], [*curve.values()])
         ends.append((k, *list(curve.items())[-1]))
     draw_letters(chart, ends)
@@ -110,12 +124,31 @@ def _sweep(entry: Entry, metric: str, split: str) -> dict[int, float]:
     return {level: value for level, value in sorted(values.items()) if value is not None}
 
 
-def _draw_levels(chart: Chart, k: int, entry: Entry, curve: dict[int, float]) -> None:
+def _mean_sweep(sweeps: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Means over seeds by noise level, in order."""
+    levels = sorted({level for sweep in sweeps for level in sweep})
+    return {level: fmean(s[level] for s in sweeps if level in s) for level in levels}
+
+
+def _levels(group: SeedGroup, kind: str) -> list[int]:
+    """The chosen, published or oracle levels of a method's seeds, the most frequent first."""
+    levels = [entry.record["level"].get(kind) for entry in group.entries]
+    return [level for level, _ in Counter(v for v in levels if v is not None).most_common()]
+
+
+def _level(group: SeedGroup, kind: str) -> int | None:
+    return next(iter(_levels(group, kind)), None)
+
+
+def _draw_levels(chart: Chart, k: int, group: SeedGroup, curve: dict[int, float]) -> None:
     for shape in ("oracle", "published", "chosen"):
-        level = entry.record["level"].get(shape)
-        if level in curve:
-            tooltip = f"{entry.name}, {shape} level {level}: {number_text(curve[level])}"
-            draw_mark(chart, k, level, curve[level], shape, tooltip)
+        levels = _levels(group, shape)
+        if levels and levels[0] in curve:
+            tooltip = f"{group.name}, {shape} level {levels[0]}: {number_text(curve[levels[0]])}"
+            tooltip += f", {group.seeds_text}" if group.seeds_text else ""
+            if len(levels) > 1:
+                tooltip += f"; other seeds have {', '.join(map(str, levels[1:]))}"
+            draw_mark(chart, k, levels[0], curve[levels[0]], shape, tooltip)
 
 
 def _chance(leaderboard: Leaderboard, metric: str) -> float | None:
@@ -152,17 +185,20 @@ def cost_charts(leaderboard: Leaderboard) -> list[Chart]:
 @chart_style()
 def _cost_chart(leaderboard: Leaderboard, cost: str) -> Chart | None:
     metric = leaderboard.metric
+    methods = leaderboard.methods[:MAX_METHODS]
     points = {
         k: (price, value)
-        for k, entry in enumerate(leaderboard.done)
-        if (price := (entry.record.get("cost") or {}).get(cost)) is not None
-        and (value := entry.value(metric)) is not None
+        for k, group in enumerate(methods)
+        if (price := group.mean(lambda record: _cost(record, cost))) is not None
+        and (value := group.value(metric)) is not None
     }
     if not any(price > 0 for price, _ in points.values()):
         return None
     front = {[*points][i] for i in pareto_front([*points.values()])}
-    intervals = (_interval(leaderboard.done[k], metric) for k in points)
+    intervals = (methods[k].interval(metric) for k in points)
     bounds = [bound for interval in intervals if interval for bound in interval]
+    seeds = {k: _seed_points(methods[k], metric, cost) for k in points}
+    drawn = [*points.values(), *(point for each in seeds.values() for point in each)]
     title = TITLES.get(metric, metric)
     chart = new_chart(
         f"cost-{cost}",
@@ -171,19 +207,33 @@ def _cost_chart(leaderboard: Leaderboard, cost: str) -> Chart | None:
         f"{COST_AXES[cost]} (logarithmic)",
         title,
     )
-    set_log_axis(chart.axes, [price for price, _ in points.values()])
-    chart.axes.set_ylim(*metric_limits([*(value for _, value in points.values()), *bounds]))
+    set_log_axis(chart.axes, [price for price, _ in drawn])
+    chart.axes.set_ylim(*metric_limits([*(value for _, value in drawn), *bounds]))
     for k, (price, value) in points.items():
-        entry = leaderboard.done[k]
-        tooltip = f"{entry.name}: {title} {number_text(value)} at {price:.4g} {COST_AXES[cost]}"
+        group = methods[k]
+        tooltip = f"{group.name}: {title} {number_text(value)} at {price:.4g} {COST_AXES[cost]}"
+        tooltip += f", {group.seeds_text}" if group.seeds_text else ""
         if k in front:
             tooltip += ", on the front: nothing cheaper is as good"
             draw_mark(chart, k, price, value, "front", tooltip)
         draw_mark(chart, k, price, value, "point", tooltip)
-        _draw_interval(chart, k, entry, metric, price)
+        _draw_interval(chart, k, group, metric, price)
+        if seeds[k]:
+            draw_seeds(chart, k, seeds[k], f"{group.name}: single seeds")
     at = [(k, price, value) for k, (price, value) in points.items()]
     draw_letters(chart, at, offset=17.0)  # beyond the ring of the front
     return chart
+
+
+def _cost(record: Record, name: str) -> float | None:
+    return (record.get("cost") or {}).get(name)
+
+
+def _seed_points(group: SeedGroup, metric: str, cost: str) -> list[tuple[float, float]]:
+    """Cost and metric of each seed; empty where there is one alone."""
+    pairs = [(_cost(entry.record, cost), entry.value(metric)) for entry in group.entries]
+    points = [(price, value) for price, value in pairs if price is not None and value is not None]
+    return points if len(points) > 1 else []
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -242,12 +292,7 @@ def score_histogram(
     return chart
 
 
-def _interval(entry: Entry, metric: str) -> tuple[float, float] | None:
-    low, high = (metric_value(entry.record, metric, bound) for bound in ("low", "high"))
-    return None if low is None or high is None else (low, high)
-
-
-def _draw_interval(chart: Chart, k: int, entry: Entry, metric: str, x: float) -> None:
-    if interval := _interval(entry, metric):
+def _draw_interval(chart: Chart, k: int, group: SeedGroup, metric: str, x: float) -> None:
+    if interval := group.interval(metric):
         text = f"{number_text(interval[0])} to {number_text(interval[1])}"
-        draw_interval(chart, k, x, *interval, f"{entry.name}: 95 % interval {text}")
+        draw_interval(chart, k, x, *interval, f"{group.name}: 95 % interval {text}")

@@ -4,47 +4,37 @@ is ever taken for markup. Tables are built in tables.py, charts in charts.py.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...leaderboard.columns import TITLES, reason_text
 from ...leaderboard.leaderboard import Leaderboard, profile_and_seed
 from ...leaderboard.names import with_distinct_names
 from ...leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
 from ...leaderboard.records import Record
+from ...leaderboard.seed_groups import SeedGroup
 from ...leaderboard.titles import SIDES
 from .answer_chart import answer_chart
 from .board_table import board_table
-from .chart import DASHES, LIGHT_THEME, STYLES, Chart, letter
+from .chart import DASHES, LIGHT_THEME, MAX_METHODS, STYLES, Chart, letter
 from .charts import cost_charts, sweep_charts
 from .colour_scales import COMMON_SCALE, heat_stops, heat_tables
 from .explanations import EXPLANATIONS, GLOSSARY
 from .images import IMAGE_BYTES, ImageBudget
 from .lesion_tables import froc_chart, lesion_table
+from .packed_records import pack_records
 from .pairwise import BoardComparisons, compare_board
+from .provenance import differing, value_text
 from .rankings import critical_difference_diagram, ranking_table
-from .samples import SamplePictures, sample_pictures
+from .samples import SamplePictures, picture_entries, sample_pictures
 from .subgroup_tables import BIAS_NOTE, subgroup_tables
-from .tables import (
-    Table,
-    all_metrics_table,
-    anchor,
-    cost_table,
-    differing,
-    provenance,
-    seeds_table,
-    strata_table,
-    value_text,
-)
+from .table_types import Table
+from .tables import all_metrics_table, cost_table, seeds_table, strata_table
+from .templates import as_markup, content_security_policy, template_environment
 from .training_chart import training_charts, training_table
 
-MAX_ENTRIES = 12
-"""Entries of a leaderboard in its charts and images, the best; more cannot be distinguished."""
 MAX_CHARTS = 40
 """Charts on a page, about: leaderboards after those with so many have no charts and images."""
 FIRST_SAMPLES = 4
@@ -92,7 +82,7 @@ class _Section:
     missing: list[tuple[str, str, str]]
     facts: list[tuple[str, str]]
     notes: list[str]
-    entries_shown: int
+    drawn: list[SeedGroup]
     has_charts: bool
 
     @property
@@ -104,7 +94,7 @@ class _Section:
 class Page(NamedTuple):
     """The HTML page, whole in itself, and its charts by the names of their files.
 
-    pictures: of each leaderboard that has some, with its names, by the id of its section
+    pictures: of each leaderboard that has some, by the id of its section
 
     >>> from adbench.benchmark.leaderboard.example_records import example_records
     >>> from adbench.benchmark.report.html.page import Page, build_page
@@ -115,7 +105,7 @@ class Page(NamedTuple):
 
     html: str
     charts: dict[str, Chart]
-    pictures: dict[str, tuple[Leaderboard, SamplePictures]]
+    pictures: dict[str, SamplePictures]
 
 
 def render_page(
@@ -154,14 +144,16 @@ def build_page(
     """
     results = results or build_leaderboard_set(records, folder)
     left = ImageBudget(budget)
-    anchors = {id(record): anchor(i) for i, record in enumerate(records)}
+    numbers = {id(record): i for i, record in enumerate(records)}
+    files = {str(record.get("file")): i for i, record in enumerate(records)}
     sections: list[_Section] = []
     for i, board in enumerate(results.leaderboards):
         has_charts = sum(len(section.charts) for section in sections) < max_charts
-        sections.append(_build_section(i, board, anchors, folder, left, has_charts))
-    template = _environment().get_template("report.html.j2")
+        sections.append(_build_section(i, board, numbers, folder, left, has_charts))
+    environment = template_environment()
+    template = environment.get_template("report.html.j2")
     style, script = (
-        _environment().get_template(f"report.{kind}.j2").render(theme=LIGHT_THEME, dashes=DASHES)
+        environment.get_template(f"report.{kind}.j2").render(theme=LIGHT_THEME, dashes=DASHES)
         for kind in ("css", "js")
     )
     rankings = results.rankings
@@ -174,22 +166,17 @@ def build_page(
             {
                 "title": ranking.title,
                 "diagram": diagram,
-                "table": ranking_table(ranking),
+                "table": ranking_table(ranking, files),
                 "notes": ranking.notes,
             }
             for ranking, diagram in zip(rankings, diagrams, strict=True)
         ],
         alone=SINGLE_DATASET_NOTE,
         records=[
-            {
-                "id": anchors[id(record)],
-                "name": record["method"]["label"],
-                "file": record.get("file", "?"),
-                "facts": provenance(record),
-            }
+            {"name": record["method"]["label"], "file": record.get("file", "?")}
             for record in records
         ],
-        raw=[_without_samples(record) for record in records],
+        archive=pack_records(records),
         left_out=left.out,
         damaged=list(left.damaged),
         budget=f"{budget / 1e6:g}",
@@ -203,38 +190,45 @@ def build_page(
         common_scale=[f"{100 * share:g} %" for share in COMMON_SCALE],
         first_samples=FIRST_SAMPLES,
         long_table=LONG_TABLE,
-        style=_read_asset(style),
-        script=_read_asset(script),
-        policy=_content_security_policy(style, script),
+        style=as_markup(style),
+        script=as_markup(script),
+        policy=content_security_policy(style, script),
     )
-    pictures = {each.id: (each.board, each.pictures) for each in sections if each.pictures.cards}
+    pictures = {each.id: each.pictures for each in sections if each.pictures.cards}
     return Page(html, charts, pictures)
 
 
 def _build_section(
     index: int,
     board: Leaderboard,
-    anchors: Mapping[int, str],
+    numbers: Mapping[int, int],
     folder: Path | None,
     left: ImageBudget,
     has_charts: bool,
 ) -> _Section:
     done = bool(board.done)
     named = with_distinct_names(board)
-    comparisons = compare_board(named, folder, has_charts) if done else BoardComparisons()
-    best = replace(named, entries=named.done[:MAX_ENTRIES])
+    comparisons = compare_board(board, folder, has_charts) if done else BoardComparisons()
+    drawn = board.methods[:MAX_METHODS]
     pictures = SamplePictures()
     if folder and has_charts and done:
-        pictures = sample_pictures(best.done, comparisons.results, folder / "pictures", left)
+        shown = picture_entries(drawn, folder / "pictures")
+        of_record = {id(board.done[k].record): rows for k, rows in comparisons.results.items()}
+        results = {
+            k: rows
+            for k, entry in enumerate(shown)
+            if (rows := of_record.get(id(entry.record))) is not None
+        }
+        pictures = sample_pictures(shown, results, folder / "pictures", left)
     verdicts, means, by = comparisons.verdicts, comparisons.mean_verdicts, comparisons.metric
     record = board.entries[0].record
     return _Section(
         id=f"leaderboard-{index}",
         board=named,
-        answer=answer_chart(best) if has_charts and done else None,
-        main=board_table(named, anchors, verdicts, by) if done else None,
-        seeds=seeds_table(named, anchors, means, by) if done else None,
-        folds=_folds(board, named, anchors, comparisons, has_charts) if done else [],
+        answer=answer_chart(board) if has_charts and done else None,
+        main=board_table(named, numbers, verdicts, by) if done else None,
+        seeds=seeds_table(named, numbers, means, by) if done else None,
+        folds=_folds(board, named, numbers, comparisons, has_charts) if done else [],
         pictures=pictures,
         sides=SIDES.get(str(record["dataset"]["name"])),
         missing=[
@@ -247,39 +241,31 @@ def _build_section(
         ],
         facts=_dataset_facts(board),
         notes=board.notes + (differing(board) if done else []),
-        entries_shown=len(best.entries),
+        drawn=drawn,
         has_charts=has_charts,
     )
 
 
-def _without_samples(record: Record) -> dict[str, Any]:
-    """The record without the lists that are as long as there are samples or calibration pixels."""
-    fields = {name: value for name, value in record.items() if name != "samples"}
-    if calibration := fields.get("calibration"):
-        rates = {name: v for name, v in calibration.items() if not isinstance(v, list)}
-        fields["calibration"] = rates
-    return fields
-
-
 def _folds(
-    unnamed: Leaderboard,
     board: Leaderboard,
-    anchors: Mapping[int, str],
+    named: Leaderboard,
+    numbers: Mapping[int, int],
     comparisons: BoardComparisons,
     has_charts: bool,
 ) -> list[Fold]:
     """What is below the board and the pictures, in order; parts that have nothing are left out.
 
-    unnamed: the leaderboard whose entries of one method share a name, over which curves are drawn
+    board: whose seeds of one method share a name      named: of names that tell its entries apart
     """
-    drawn = replace(board, entries=board.done[:MAX_ENTRIES] if has_charts else [])
-    training = training_table(unnamed)
-    shares = replace(unnamed, entries=unnamed.done[:MAX_ENTRIES] if has_charts else [])
-    strata = [strata_table(board, metric) for metric in ("pixel_ap", "image_auroc")]
+    drawn = board if has_charts else replace(board, entries=[])
+    training = training_table(board)
+    strata = [strata_table(board, metric, numbers) for metric in ("pixel_ap", "image_auroc")]
     subgroups = [
-        table for metric in ("pixel_ap", "image_auroc") for table in subgroup_tables(board, metric)
+        table
+        for metric in ("pixel_ap", "image_auroc")
+        for table in subgroup_tables(board, metric, numbers)
     ]
-    lesions, froc = lesion_table(board), froc_chart(drawn)
+    lesions, froc = lesion_table(board, numbers), froc_chart(drawn)
     sweeps = sweep_charts(drawn)
     matrix = comparisons.matrix
     folds = [
@@ -296,7 +282,7 @@ def _folds(
             "training",
             "Training data",
             tables=[training] if training else [],
-            charts=training_charts(shares),
+            charts=training_charts(drawn),
         ),
         Fold("strata", "Strata", tables=[table for table in strata if table]),
         Fold(
@@ -314,8 +300,8 @@ def _folds(
             SCORES_NOTE if comparisons.histograms else "",
             charts=comparisons.histograms,
         ),
-        Fold("cost", "Cost", tables=[cost_table(board, anchors)]),
-        Fold("metrics", "All metrics", tables=[all_metrics_table(board, anchors)]),
+        Fold("cost", "Cost", tables=[cost_table(named, numbers)]),
+        Fold("metrics", "All metrics", tables=[all_metrics_table(named, numbers)]),
     ]
     return [fold for fold in folds if not fold.empty]
 
@@ -338,35 +324,3 @@ def _dataset_facts(board: Leaderboard) -> list[tuple[str, str]]:
     facts = [("dataset", str(data["name"]))]
     facts += [(f"argument {name}", value_text(data["args"][name])) for name in sorted(data["args"])]
     return [*facts, ("fingerprint", str(data["fingerprint"] or "unknown"))]
-
-
-@cache
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _read_asset(text: str) -> Any:
-    """The style or script, which is ours and not from records, as markup that is not escaped."""
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
-def _content_security_policy(style: str, script: str) -> str:
-    """The policy by which a browser shows the page, runs its one script, and requests nothing."""
-
-    def digest(text: str) -> str:
-        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest(style)}'; "
-        f"script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
-    )

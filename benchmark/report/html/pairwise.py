@@ -27,13 +27,13 @@ from ...leaderboard.pairwise import (
     sample_results_of,
     shared_metric,
 )
-from .chart import STYLES, Chart, letter
+from .chart import MAX_METHODS, STYLES, Chart, letter
 from .charts import score_histogram
-from .tables import ColumnHead, Table, TableCell, TableLine
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 SIGNS = {BETTER: "▲", WORSE: "▼", ALIKE: "≈"}
-MAX_PAIRED, MAX_HISTOGRAMS = 12, 4
-"""Entries of a leaderboard, the best, that are compared in pairs, and whose scores are drawn."""
+MAX_HISTOGRAMS = 4
+"""Methods of a leaderboard, the best, whose scores are drawn."""
 NO_SAMPLE_RESULTS = "for fewer than two records here results of single samples are stored."
 
 
@@ -41,7 +41,8 @@ NO_SAMPLE_RESULTS = "for fewer than two records here results of single samples a
 class BoardComparisons:
     """Comparisons of the entries of a leaderboard with the best, and in pairs.
 
-    matrix: entry of the row minus that of the column in `metric`; None for `missing_reason`
+    matrix: method of the row minus that of the column in `metric`, each by the mean of its seeds;
+        None for `missing_reason`
     verdicts: of entries against the best, by index
     mean_verdicts: the same of methods with several seeds, by index of the seed summary
     histograms: of scores      results: sample results of entries, by index
@@ -92,8 +93,9 @@ def compare_board(
             verdicts[k] = "unknown: its file of samples is damaged"
         else:
             results_by_row |= {} if rows is None else {k: rows}
-    drawn = list(results_by_row.items())[: MAX_HISTOGRAMS if has_charts else 0]
-    shown = [chart for k, rows in drawn if (chart := _score_histogram(board, k, rows))]
+    methods = _results_by_method(board, results_by_row)
+    drawn = list(methods.items())[: MAX_HISTOGRAMS if has_charts else 0]
+    shown = [chart for k, seeds in drawn if (chart := _score_histogram(board, k, seeds))]
     if len(results_by_row) < 2:
         return BoardComparisons(histograms=shown, results=results_by_row, damaged=damaged)
     having = {
@@ -104,7 +106,7 @@ def compare_board(
     metric = shared_metric(list(having.values()), board.metric)
     lacking = f"no {TITLES.get(metric, metric)}"
     try:
-        matrix = _comparison_matrix(board, metric, dict(list(results_by_row.items())[:MAX_PAIRED]))
+        matrix = _comparison_matrix(board, metric, methods) if len(methods) > 1 else None
         verdicts |= {k: lacking for k in results_by_row.keys() - having.keys()}
         verdicts |= _verdicts(metric, {k: [rows] for k, rows in having.items()})
         of_means = _verdicts(metric, _results_by_seed(board, having))
@@ -115,6 +117,22 @@ def compare_board(
     return BoardComparisons(
         matrix, "", TITLES.get(metric, metric), verdicts, of_means, shown, results_by_row, damaged
     )
+
+
+def _results_by_method(
+    board: Leaderboard, results_by_row: Mapping[int, SampleResults]
+) -> dict[int, dict[str, SampleResults]]:
+    """The sample results of each method that has some, by its index and by seed."""
+    by_record = {id(board.done[k].record): rows for k, rows in results_by_row.items()}
+    by_method = {
+        k: {
+            str(entry.record["seed"]): by_record[id(entry.record)]
+            for entry in group.entries
+            if id(entry.record) in by_record
+        }
+        for k, group in enumerate(board.methods)
+    }
+    return {k: seeds for k, seeds in by_method.items() if seeds}
 
 
 def _results_by_seed(
@@ -137,52 +155,62 @@ def _results_by_seed(
     }
 
 
-def _score_histogram(board: Leaderboard, k: int, rows: SampleResults) -> Chart | None:
+def _score_histogram(
+    board: Leaderboard, k: int, seeds: Mapping[str, SampleResults]
+) -> Chart | None:
+    """Of the first seed, for scores of different trainings have no common scale."""
+    seed, rows = next(iter(seeds.items()))
     seen = np.isfinite(rows.score)
-    name = f"{letter(k)} {board.done[k].name}"
+    name = f"{letter(k)} {board.methods[k].name}" + (f", seed {seed}" if len(seeds) > 1 else "")
     return score_histogram(
         f"scores-{letter(k)}", name, rows.score[seen].tolist(), rows.label[seen].tolist()
     )
 
 
 def _comparison_matrix(
-    board: Leaderboard, metric: str, results_by_row: Mapping[int, SampleResults]
+    board: Leaderboard, metric: str, methods: Mapping[int, Mapping[str, SampleResults]]
 ) -> Table:
+    best = {k: list(seeds.values()) for k, seeds in list(methods.items())[:MAX_METHODS]}
+    pairs = {
+        (k, j): compare_pair(seeds, others, shared_metric([*seeds, *others], metric))
+        for k, seeds in best.items()
+        for j, others in best.items()
+        if j != k
+    }
+    counts = {(pair.samples, pair.groups) for pair in pairs.values()}
     lines = []
-    for k, rows in results_by_row.items():
+    for k in best:
         cells = [
-            TableCell("", kind="text")
-            if j == k
-            else _comparison_cell(
-                compare_pair([rows], [other], shared_metric([rows, other], metric)), metric
-            )
-            for j, other in results_by_row.items()
+            TableCell("", kind="text") if j == k else _comparison_cell(pairs[k, j], metric)
+            for j in best
         ]
-        lines.append(TableLine(board.done[k].name, letter(k), k % STYLES, "", False, "", cells))
+        lines.append(TableLine(board.methods[k].name, cells, letter(k), k % STYLES))
     caption = (
         f"Row minus column in {TITLES.get(metric, metric)}, with paired 95 % intervals from the "
         "same resamples of groups; in another metric, which the cell names, where one of the two "
         "lacks it. ▲ the row is better, ▼ it is worse, ≈ not distinguishable; "
         "the intervals are not corrected for the number of pairs."
     )
-    if len(results_by_row) < len(board.done):
-        caption += f" Of the {len(results_by_row)} best with results of single samples."
-    return Table(caption, [ColumnHead(letter(k), "text") for k in results_by_row], lines)
+    caption += "".join(f" {samples} samples of {groups} groups." for samples, groups in counts)
+    if any(len(seeds) > 1 for seeds in best.values()):
+        caption += " Of several seeds, the mean; intervals then cover the choice of seeds too."
+    if len(best) < len(board.methods):
+        caption += f" Of the {len(best)} best with results of single samples."
+    return Table(caption, [ColumnHead(letter(k), "text") for k in best], lines)
 
 
 def _comparison_cell(comparison: PairedComparison, metric: str) -> TableCell:
     bounds = "no interval: too few groups"
     if comparison.low is not None and comparison.high is not None:
         bounds = f"[{comparison.low:+.3f}, {comparison.high:+.3f}]"
-    source = f"{comparison.verdict}, {comparison.samples} samples of {comparison.groups} groups"
-    source += "" if comparison.p is None else f", {p_text(comparison.p)}"
+    title = "" if comparison.p is None else p_text(comparison.p)
     text = f"{SIGNS[comparison.verdict]} {comparison.value:+.3f}"
     text += (
         ""
         if comparison.metric == metric
         else f" {TITLES.get(comparison.metric, comparison.metric)}"
     )
-    return TableCell(text, source, bounds=bounds, kind="text")
+    return TableCell(text, title, bounds=bounds, kind="text")
 
 
 def _verdicts(metric: str, results_by_row: Mapping[int, Sequence[SampleResults]]) -> dict[int, str]:

@@ -11,7 +11,6 @@ import numpy as np
 from ...evaluation.metrics.connected_components import Array
 from ...figures.contact_sheet import HIGHEST, LOWEST
 from ...figures.sample_sheet import HEAT
-from ...leaderboard.leaderboard import Leaderboard
 from .chart import Chart, chart_style, letter, printable
 from .samples import SampleCard, SamplePictures
 
@@ -21,17 +20,14 @@ OUTLINE = "#00b060"
 
 
 @chart_style()
-def pictures_chart(board: Leaderboard, pictures: SamplePictures) -> Chart | None:
+def pictures_chart(pictures: SamplePictures) -> Chart | None:
     """Return the figure of the first samples, with outlines and a colour bar for each method.
 
     None where there are no samples.
 
-    board: of names that tell entries apart      pictures: of its entries
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.pictures_chart import pictures_chart
     >>> from adbench.benchmark.report.html.samples import SamplePictures
-    >>> pictures_chart(example_leaderboard(), SamplePictures()) is None
+    >>> pictures_chart(SamplePictures()) is None
     True
     """
     from matplotlib.colors import LinearSegmentedColormap
@@ -62,13 +58,13 @@ def pictures_chart(board: Leaderboard, pictures: SamplePictures) -> Chart | None
         for tile in card.maps:
             axes = grid[row, 2 + entries.index(tile.entry)]
             if tile.chosen in tile.images:
-                values = _pixels(tile.images[tile.chosen])
+                values = _pixels(tile.images[tile.chosen], "L")
                 shown = axes.imshow(values, cmap=heat, vmin=LOWEST, vmax=HIGHEST)
                 shown.set_gid(f"map-{row}-{letter(tile.entry)}")
                 _draw_outline(axes, card)
     titles = ["input", "truth"]
     for k in entries:
-        name = printable(board.done[k].name)
+        name = printable(pictures.names[k])
         titles.append(f"{letter(k)} {name if len(name) <= NAME else name[: NAME - 1] + '…'}")
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=8)
@@ -85,10 +81,11 @@ def pictures_chart(board: Leaderboard, pictures: SamplePictures) -> Chart | None
     )
 
 
-def _pixels(uri: str) -> Array:
+def _pixels(uri: str, mode: str | None = None) -> Array:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    return np.asarray(image.convert(mode) if mode else image)
 
 
 def _draw_outline(axes: Any, card: SampleCard) -> None:

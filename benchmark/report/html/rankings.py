@@ -6,6 +6,7 @@ under those that are not significantly different.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...leaderboard.columns import TITLES
@@ -13,7 +14,7 @@ from ...leaderboard.rankings import CrossDatasetRanking, DatasetRank
 from ...leaderboard.rankings_text import clique_marks
 from ...leaderboard.text import number_text
 from .chart import FAINT, INK, LIGHT_THEME, STYLES, Chart, chart_style, letter, printable
-from .tables import ColumnHead, Table, TableCell, TableLine
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 WIDTH, SIDE, AXIS, LANE, STEP, NAME = 800, 220, 48, 9, 19, 26
 """Points across, and of them on either side for names; height of the axis from above; between bars;
@@ -93,31 +94,33 @@ def critical_difference_diagram(
     return chart
 
 
-def ranking_table(ranking: CrossDatasetRanking) -> Table:
+def ranking_table(ranking: CrossDatasetRanking, numbers: Mapping[str, int]) -> Table:
     """Return the table of a ranking: mean rank, clique letters, and per dataset the value and rank.
+
+    numbers: indices of records, by the names of their files
 
     >>> from adbench.benchmark.leaderboard.rankings import (
     ...     CrossDatasetRanking, DatasetRank, RankedMethod)
     >>> from adbench.benchmark.report.html.rankings import ranking_table
     >>> method = RankedMethod("AnoDDPM", False, 1.0, [DatasetRank(0.5, 1.0, ["a.json"])])
     >>> ranking = CrossDatasetRanking("", "pixel_ap", ["brats"], [method], None, None, [], [])
-    >>> table = ranking_table(ranking)
+    >>> table = ranking_table(ranking, {})
     >>> [head.text for head in table.heads], [cell.text for cell in table.lines[0].cells]
     (['mean rank', 'alike', 'brats'], ['1.00', '-', '0.500'])
     """
     heads = [
         ColumnHead("mean rank", lower=True),
         ColumnHead("alike", "text"),
-        *map(ColumnHead, ranking.datasets),
+        *(ColumnHead(name, field=("metrics", ranking.metric)) for name in ranking.datasets),
     ]
     lines = []
     for k, (each, mark) in enumerate(zip(ranking.methods, clique_marks(ranking), strict=True)):
-        cells = [TableCell(f"{each.mean:.2f}", "mean of the ranks in this row", repr(each.mean))]
+        cells = [TableCell(f"{each.mean:.2f}", sort=f"{each.mean:.6g}")]
         cells += [
             TableCell(mark, kind="text"),
-            *(_rank_cell(dataset_rank, ranking.metric) for dataset_rank in each.dataset_ranks),
+            *(_rank_cell(dataset_rank, numbers) for dataset_rank in each.dataset_ranks),
         ]
-        lines.append(TableLine(each.name, letter(k), k % STYLES, "", each.baseline, "", cells))
+        lines.append(TableLine(each.name, cells, letter(k), k % STYLES, each.baseline))
     caption = (
         f"{TITLES[ranking.metric]} on each data set, and the rank there; methods that share a "
         "letter are not significantly different."
@@ -125,8 +128,7 @@ def ranking_table(ranking: CrossDatasetRanking) -> Table:
     return Table(caption, heads, lines)
 
 
-def _rank_cell(dataset_rank: DatasetRank, metric: str) -> TableCell:
-    files = ", ".join(f"records/{name}" for name in dataset_rank.files) or "no record"
-    source = f"{files}: metrics.{metric}.value = {dataset_rank.value!r}"
-    sort = "" if dataset_rank.value is None else repr(dataset_rank.value)
-    return TableCell(number_text(dataset_rank.value), source, sort, f"rank {dataset_rank.rank:g}")
+def _rank_cell(dataset_rank: DatasetRank, numbers: Mapping[str, int]) -> TableCell:
+    records = tuple(numbers[name] for name in dataset_rank.files if name in numbers)
+    bounds = f"rank {dataset_rank.rank:g}"
+    return TableCell(number_text(dataset_rank.value), bounds=bounds, records=records)

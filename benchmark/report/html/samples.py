@@ -6,9 +6,8 @@ are filters of the page (colour_scales.py); the outline of the mask is drawn on 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from ...evaluation.metrics.connected_components import Array
 from ...evaluation.sample_results import SampleResults
 from ...leaderboard.entry import Entry
+from ...leaderboard.seed_groups import SeedGroup
 from .colour_scales import ColourScale, colour_scale
 from .images import EmbeddedImage, ImageBudget, Sheet, open_contact_sheet, open_image
 from .sample_choices import SampleChoice, sample_choices, score_ranks
@@ -69,6 +69,7 @@ class SamplePictures:
     choices: orders and selections of these
     scales: of colours, by the index of the entry      levels: of all methods, in order
     whole: image files without single samples, of signals or of older runs
+    names: of the entries, by index
 
     >>> from adbench.benchmark.report.html.samples import SamplePictures
     >>> SamplePictures().empty
@@ -80,10 +81,38 @@ class SamplePictures:
     scales: dict[int, ColourScale] = field(default_factory=dict)
     levels: list[int] = field(default_factory=list)
     whole: list[EmbeddedImage] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
         return not self.cards and not self.whole
+
+
+def picture_entries(methods: Sequence[SeedGroup], folder: Path) -> list[Entry]:
+    """The entry of each method whose pictures are shown: of several seeds one, which its name says.
+
+    folder: of the images; the first seed that has some is taken
+
+    >>> from pathlib import Path
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+    >>> from adbench.benchmark.report.html.samples import picture_entries
+    >>> (board,) = build_leaderboards([example_record(seed=seed) for seed in (1, 0)])
+    >>> [entry.name for entry in picture_entries(board.methods, Path("pictures"))]
+    ['AnoDDPM, seed 0']
+    """
+    entries = []
+    for group in methods:
+        pictured = (entry for entry in group.entries if _has_pictures(folder, entry))
+        entry = next(pictured, group.entries[0])
+        several = f", seed {entry.record['seed']}" if len(group.entries) > 1 else ""
+        entries.append(replace(entry, name=group.name + several))
+    return entries
+
+
+def _has_pictures(folder: Path, entry: Entry) -> bool:
+    stem = Path(str(entry.record.get("file", ""))).stem
+    return any((folder / f"{stem}{kind}.png").exists() for kind in (".contact", ""))
 
 
 def sample_pictures(
@@ -138,6 +167,7 @@ def sample_pictures(
         {k: colour_scale(sheet) for k, sheet in sheets.items()},
         sorted({level for sheet in sheets.values() for level in sheet.levels if level}),
         whole,
+        [entry.name for entry in entries],
     )
 
 
@@ -164,9 +194,7 @@ def _images(
     for k, key, column in [each for part in wanted for each in part]:
         tile = sheets[k].tile(key, column)
         if tile is not None:
-            out = io.BytesIO()
-            tile.save(out, format="PNG", compress_level=6)
-            uris[k, key, column] = budget.inline(out.getvalue(), sheets[k].name)
+            uris[k, key, column] = budget.inline(tile, sheets[k].name)
     return uris
 
 

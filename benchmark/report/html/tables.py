@@ -1,11 +1,9 @@
-"""Tables of the page: each value with the record and the field that it is from."""
+"""Tables of the page with a row for each record, or a column for each method."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...leaderboard.columns import (
     LEVEL_RULE_NAMES,
@@ -19,6 +17,8 @@ from ...leaderboard.records import Record, metric_value
 from ...leaderboard.seed_variation import COLUMN_TITLES
 from ...leaderboard.text import interval_text, number_text
 from .chart import STYLES, letter
+from .provenance import value_text
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 COST_TITLES = {
     "evaluations_per_image": "evals / image",
@@ -29,105 +29,16 @@ COST_TITLES = {
     "parameters": "parameters",
     "peak_memory_mb": "peak MB",
 }
+BAR = 88
+"""Points across the drawing of an interval."""
+
 LEVEL_SETTINGS = {"at_published": "published", "at_oracle": "oracle"}
 
 
-class TableCell(NamedTuple):
-    """A cell of a table.
-
-    text, bounds: what is shown, and the interval below it
-    sort: what the column is sorted by, empty where there is nothing
-    source: the record and the field it is from      kind: `text`, `oracle` or empty for a number
-    best: whether it is shown bold
-    bar: low, value and high within the column, 0 to 100, of an interval that is drawn
-
-    >>> from adbench.benchmark.report.html.tables import TableCell
-    >>> TableCell("0.500", "records/a.json: metrics.pixel_ap.value = 0.5", sort="0.5").bounds
-    ''
-    """
-
-    text: str
-    source: str = ""
-    sort: str = ""
-    bounds: str = ""
-    kind: str = ""
-    best: bool = False
-    bar: tuple[float, float, float] | None = None
-
-
-class ColumnHead(NamedTuple):
-    """The heading of a column: its text, how it is sorted, and whether lower values are better.
-
-    key: of the column      about: what it means      hidden: whether it is hidden at first
-
-    >>> from adbench.benchmark.report.html.tables import ColumnHead
-    >>> ColumnHead("healthy FP", lower=True).kind
-    'number'
-    """
-
-    text: str
-    kind: str = "number"
-    lower: bool = False
-    key: str = ""
-    about: str = ""
-    hidden: bool = False
-
-
-class TableLine(NamedTuple):
-    """A row of a table.
-
-    letter, style: of the entry in charts      record: the anchor of its record
-    below: the baseline that the entry is worse than, empty where it is not
-    profile: of the entry, to filter by
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.tables import TableLine, cost_table
-    >>> line = cost_table(example_leaderboard(), {}).lines[1]
-    >>> line.name, line.letter, len(line.cells)
-    ('pDDPM', 'B', 8)
-    """
-
-    name: str
-    letter: str
-    style: int
-    record: str
-    baseline: bool
-    below: str
-    cells: list[TableCell]
-    profile: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: a caption, headings and lines of cells.
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> from adbench.benchmark.report.html.tables import Table, cost_table
-    >>> table = cost_table(example_leaderboard(), {})
-    >>> table.first, [head.text for head in table.heads][:2]
-    ('method', ['evals / image', 'GFLOP / image'])
-    """
-
-    caption: str
-    heads: list[ColumnHead]
-    lines: list[TableLine]
-    first: str = "method"
-
-
-def anchor(index: int) -> str:
-    """Return the HTML id of the section on the record with this index.
-
-    >>> from adbench.benchmark.report.html.tables import anchor
-    >>> anchor(3)
-    'record-3'
-    """
-    return f"record-{index}"
-
-
-def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
+def all_metrics_table(board: Leaderboard, numbers: Mapping[int, int]) -> Table:
     """Return every metric of every entry, at the chosen level, the published one and the oracle's.
 
-    anchors: of records, by their id
+    numbers: indices of records, by their id
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.tables import all_metrics_table
@@ -142,23 +53,24 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     shown = [name for name in candidates if any(row.value(name) is not None for row in board.done)]
     heads = [ColumnHead("at", "text")]
     heads += [
-        ColumnHead(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER) for name in shown
+        ColumnHead(str(TITLES.get(name, name)), lower=name in LOWER_IS_BETTER, field=(name,))
+        for name in shown
     ]
     best = {name: best_value(board, name) for name in shown}
     lines = []
-    for k, row in enumerate(board.done):
+    for row in board.done:
         record = row.record
         cells = [
             TableCell("chosen level", kind="text"),
             *(interval_cell(record, n, best[n]) for n in shown),
         ]
-        lines.append(table_line(row, k, anchors, cells))
+        lines.append(table_line(board, row, numbers, cells, ("metrics",)))
         for part, word in LEVEL_SETTINGS.items():
             values = record.get(part) or {}
             if values:
                 cells = [TableCell(f"{word} level {record['level'].get(word)}", kind="text")]
-                cells += [metric_cell(record, f"{part}.{name}", values.get(name)) for name in shown]
-                lines.append(table_line(row, k, anchors, cells))
+                cells += [number_cell(values.get(name)) for name in shown]
+                lines.append(table_line(board, row, numbers, cells, (part,)))
     return Table(
         "The oracle level is chosen on the test set: an upper bound, not a fair score.",
         heads,
@@ -166,7 +78,7 @@ def all_metrics_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     )
 
 
-def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
+def cost_table(board: Leaderboard, numbers: Mapping[int, int]) -> Table:
     """Return what each method cost: network calls, operations, seconds and memory.
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
@@ -175,34 +87,75 @@ def cost_table(board: Leaderboard, anchors: Mapping[int, str]) -> Table:
     >>> [(line.name, line.cells[0].text) for line in table.lines]
     [('AnoDDPM', '250'), ('pDDPM', '4')]
     """
-    heads = [ColumnHead(title, lower=True) for title in COST_TITLES.values()] + [
-        ColumnHead("device", "text")
+    heads = [
+        ColumnHead(title, lower=True, field=("cost", name)) for name, title in COST_TITLES.items()
     ]
+    heads.append(ColumnHead("device", "text", field=("device",)))
     lines = [
         table_line(
+            board,
             row,
-            k,
-            anchors,
+            numbers,
             [
                 *(cost_cell(row.record, name) for name in COST_TITLES),
                 word_cell(row.record, "device"),
             ],
         )
-        for k, row in enumerate(board.done)
+        for row in board.done
     ]
     return Table(
         "Seconds and memory are of the devices named, and differ from run to run.", heads, lines
     )
 
 
-def strata_table(board: Leaderboard, metric: str) -> Table | None:
+def method_heads(board: Leaderboard, numbers: Mapping[int, int]) -> list[ColumnHead]:
+    """A column for each method, of the mean of its seeds.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import method_heads
+    >>> [head.text for head in method_heads(example_leaderboard(), {})]
+    ['A AnoDDPM', 'B pDDPM']
+    """
+    return [
+        ColumnHead(f"{letter(k)} {group.name}", records=record_numbers(group.entries, numbers))
+        for k, group in enumerate(board.methods)
+    ]
+
+
+def record_numbers(entries: Sequence[Entry], numbers: Mapping[int, int]) -> tuple[int, ...]:
+    """The indices of the records of entries; those without one are left out.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import record_numbers
+    >>> entries = example_leaderboard().done
+    >>> record_numbers(entries, {id(entries[1].record): 7})
+    (7,)
+    """
+    return tuple(numbers[id(e.record)] for e in entries if id(e.record) in numbers)
+
+
+MEANS_NOTE = " Of several seeds, the mean."
+
+
+def means_note(board: Leaderboard) -> str:
+    """What a caption adds where columns are means over seeds.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
+    >>> from adbench.benchmark.report.html.tables import means_note
+    >>> means_note(example_leaderboard())
+    ''
+    """
+    return MEANS_NOTE if any(len(group.entries) > 1 for group in board.methods) else ""
+
+
+def strata_table(board: Leaderboard, metric: str, numbers: Mapping[int, int]) -> Table | None:
     """Return a metric of each stratum of abnormal samples, a column per method.
 
     None where no record has strata.
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.tables import strata_table
-    >>> table = strata_table(example_leaderboard(), "image_auroc")
+    >>> table = strata_table(example_leaderboard(), "image_auroc", {})
     >>> [(line.name, [cell.text for cell in line.cells]) for line in table.lines]
     [('size=large', ['10', '1.000', '1.000']), ('size=small', ['10', '0.800', '0.200'])]
     """
@@ -213,95 +166,29 @@ def strata_table(board: Leaderboard, metric: str) -> Table | None:
                 counts.setdefault(name, facts.get("n"))
     if not counts:
         return None
+
+    def value(record: Record, name: str) -> float | None:
+        return ((record.get("strata") or {}).get(name) or {}).get(metric)
+
     lines = []
     for name, count in sorted(counts.items()):
-        cells = [TableCell(str(count), sort=str(count))]
-        for row in board.done:
-            value = ((row.record.get("strata") or {}).get(name) or {}).get(metric)
-            cells.append(metric_cell(row.record, f"strata.{name}.{metric}", value))
-        lines.append(TableLine(name, "", 0, "", False, "", cells))
-    heads = [
-        ColumnHead("samples"),
-        *(ColumnHead(f"{letter(k)} {r.name}") for k, r in enumerate(board.done)),
-    ]
+        means = (group.mean(lambda r, name=name: value(r, name)) for group in board.methods)
+        cells = [TableCell(str(count)), *map(number_cell, means)]
+        lines.append(TableLine(name, cells, field=("strata", name, metric)))
+    heads = [ColumnHead("samples"), *method_heads(board, numbers)]
     caption = f"{TITLES[metric]} of the abnormal samples of each stratum against all normal ones."
-    return Table(caption, heads, lines, first="stratum")
-
-
-def provenance(record: Record) -> list[tuple[str, str]]:
-    """Return how a record came about as (name, value) pairs: data, arguments, protocol, versions.
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_record
-    >>> from adbench.benchmark.report.html.tables import provenance
-    >>> facts = dict(provenance(example_record()))
-    >>> facts["data fingerprint"], facts["argument steps"], facts["seed"]
-    ('f00d', '700', '0')
-    """
-    method, data = record["method"], record["dataset"]
-    facts = {
-        "record": _record_link(record),
-        "seal": record.get("seal") or "none: damage to this record and its files is not noticed",
-        "method": method["name"],
-        "supervision": method.get("supervision"),
-        "paper": method.get("paper"),
-        "data": data["name"],
-        "data fingerprint": data["fingerprint"],
-        "partial": record["partial"],
-        "profile": record["profile"],
-        "seed": record["seed"],
-        "protocol": f"{record['protocol']['id']}: {record['protocol']['text']}",
-        "threshold": (record.get("threshold") or {}).get("value"),
-        "device": record.get("device"),
-        "threads": record.get("threads"),
-    }
-    nested = {
-        "argument": method["args"],
-        "data argument": data["args"],
-        "key": record.get("keys") or {},
-        "version": record.get("versions") or {},
-        "tuning": record.get("tuning") or {},
-    }
-    for word, inner in nested.items():
-        facts |= {f"{word} {key}": value for key, value in sorted(inner.items())}
-    return [(key, value_text(value)) for key, value in facts.items() if value not in (None, "")]
-
-
-def differing(board: Leaderboard) -> list[str]:
-    """Return sentences on what differs between records: device, threads, versions of libraries.
-
-    Times can be compared where there is none.
-
-    >>> from adbench.benchmark.leaderboard.example_records import example_record
-    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
-    >>> from adbench.benchmark.report.html.tables import differing
-    >>> differing(build_leaderboards([example_record(), example_record() | {"device": "cuda"}])[0])
-    ['Not all of one device: cpu, cuda.']
-    """
-    sentences = []
-    for what in ("device", "threads"):
-        values = {str(row.record.get(what) or "unknown") for row in board.done}
-        if len(values) > 1:
-            sentences.append(f"Not all of one {what}: {', '.join(sorted(values))}.")
-    versions: dict[str, set[str]] = {}
-    for row in board.done:
-        for name, version in (row.record.get("versions") or {}).items():
-            versions.setdefault(name, set()).add(str(version))
-    sentences += [
-        f"Not all made with one version of {name}: {', '.join(sorted(numbers))}."
-        for name, numbers in sorted(versions.items())
-        if len(numbers) > 1
-    ]
-    return sentences
+    return Table(caption + means_note(board), heads, lines, first="stratum")
 
 
 def seeds_table(
-    board: Leaderboard, anchors: Mapping[int, str], verdicts: Mapping[int, str], by: str
+    board: Leaderboard, numbers: Mapping[int, int], verdicts: Mapping[int, str], by: str
 ) -> Table | None:
     """Return mean, lowest and highest value of methods with several seeds.
 
     None where there is none.
 
-    anchors: of records, by their id      verdicts: of the means against the best in `by`, by index
+    numbers: indices of records, by their id
+    verdicts: of the means against the best in `by`, by index
 
     >>> from adbench.benchmark.leaderboard.example_records import example_record
     >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
@@ -310,21 +197,18 @@ def seeds_table(
     >>> [cell.text for cell in seeds_table(board, {}, {}, "").lines[0].cells]
     ['0.388', '0.275', '0.500', '10: 1, 20: 1']
     """
-    heads = [
-        *(ColumnHead(word) for word in COLUMN_TITLES[1:4]),
-        ColumnHead(COLUMN_TITLES[4], "text"),
-    ]
+    field = ("metrics", board.metric)
+    heads = [ColumnHead(word, field=field) for word in COLUMN_TITLES[1:4]]
+    heads.append(ColumnHead(COLUMN_TITLES[4], "text"))
     heads += [ColumnHead(f"against the best mean in {by}", "text")] if verdicts else []
     lines = []
     for k, repeat in enumerate(board.seed_summaries):
-        files = ", ".join(str(row.record.get("file", "?")) for row in repeat.entries)
-        cells = [TableCell(text, files, sort=text) for text in repeat.table_cells()[1:4]]
-        cells.append(TableCell(repeat.table_cells()[4], files, kind="text"))
+        cells = [TableCell(text, sort=text) for text in repeat.table_cells()[1:4]]
+        cells.append(TableCell(repeat.table_cells()[4], kind="text"))
         cells += [TableCell(verdicts.get(k, "-"), kind="text")] if verdicts else []
-        row = repeat.entries[0]
-        lines.append(
-            table_line(row, board.done.index(row), anchors, cells)._replace(name=repeat.name)
-        )
+        line = table_line(board, repeat.entries[0], numbers, cells)
+        records = record_numbers(repeat.entries, numbers)
+        lines.append(line._replace(name=repeat.name, records=records))
     caption = f"{TITLES[board.metric]} over seeds, of methods that were trained more than once."
     if verdicts:
         caption += (
@@ -334,22 +218,34 @@ def seeds_table(
 
 
 def table_line(
-    row: Entry, k: int, anchors: Mapping[int, str], cells: Sequence[TableCell]
+    board: Leaderboard,
+    row: Entry,
+    numbers: Mapping[int, int],
+    cells: Sequence[TableCell],
+    field: tuple[str | int, ...] = (),
 ) -> TableLine:
-    """The line of entry k of a leaderboard.
+    """The line of an entry of a leaderboard, with the letter of its method in charts.
 
-    anchors: of records, by their id
+    numbers: indices of records, by their id      field: as of the line
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.tables import table_line
-    >>> table_line(example_leaderboard().done[1], 1, {}, []).letter
+    >>> board = example_leaderboard()
+    >>> table_line(board, board.done[1], {}, []).letter
     'B'
     """
-    baseline = bool(row.record["method"]["baseline"])
-    where = anchors.get(id(row.record), "")
-    below = row.worse_than_baseline or ""
-    profile = str(row.record["profile"])
-    return TableLine(row.name, letter(k), k % STYLES, where, baseline, below, list(cells), profile)
+    k = board.method_numbers[id(row.record)]
+    return TableLine(
+        row.name,
+        list(cells),
+        letter(k),
+        k % STYLES,
+        bool(row.record["method"]["baseline"]),
+        row.worse_than_baseline or "",
+        str(row.record["profile"]),
+        record_numbers([row], numbers),
+        field,
+    )
 
 
 def best_value(board: Leaderboard, metric: str) -> float | None:
@@ -378,7 +274,7 @@ def interval_cell(
     >>> from adbench.benchmark.report.html.tables import interval_cell
     >>> cell = interval_cell(example_record(), "pixel_ap", None, (0.405, 0.505))
     >>> cell.text, cell.bounds, cell.bar
-    ('0.455', '[0.405, 0.505]', (0.0, 50.0, 100.0))
+    ('0.455', '[0.405, 0.505]', (0, 44, 88))
     """
     value = metric_value(record, metric)
     low, high = (metric_value(record, metric, part) for part in ("low", "high"))
@@ -388,11 +284,11 @@ def interval_cell(
     bar = None
     if limits and limits[1] > limits[0] and None not in (low, value, high):
         low_, value_, high_ = (
-            round(100 * (float(each or 0) - limits[0]) / (limits[1] - limits[0]), 1)
+            round(BAR * (float(each or 0) - limits[0]) / (limits[1] - limits[0]))
             for each in (low, value, high)
         )
         bar = low_, value_, high_
-    return metric_cell(record, f"metrics.{metric}.value", value)._replace(
+    return number_cell(value)._replace(
         bar=bar,
         bounds=" ".join(filter(None, [*beneath, interval_text(low, high)])),
         kind="oracle" if oracle else "",
@@ -400,19 +296,16 @@ def interval_cell(
     )
 
 
-def metric_cell(record: Record, field: str, value: Any) -> TableCell:
-    """Return the cell of a number, whose source names the record and the field with all digits.
+def number_cell(value: Any) -> TableCell:
+    """Return the cell of a number: integers whole, others with three digits, `-` for none.
 
-    >>> from adbench.benchmark.report.html.tables import metric_cell
-    >>> cell = metric_cell({"file": "a.json"}, "metrics.pixel_ap.value", 0.123456)
-    >>> cell.text, cell.source
-    ('0.123', 'records/a.json: metrics.pixel_ap.value = 0.123456')
+    >>> from adbench.benchmark.report.html.tables import number_cell
+    >>> number_cell(0.123456).text, number_cell(12).text, number_cell(None).text
+    ('0.123', '12', '-')
     """
-    source = f"{_record_link(record)}: {field} = {value!r}"
     if not isinstance(value, int | float):
-        return TableCell("-", source)
-    whole = isinstance(value, int)
-    return TableCell(str(value) if whole else number_text(value), source, repr(value))
+        return TableCell("-")
+    return TableCell(str(value) if isinstance(value, int) else number_text(value))
 
 
 def rate(record: Record, name: str) -> float | None:
@@ -433,10 +326,9 @@ def cost_cell(record: Record, name: str) -> TableCell:
     '12,000'
     """
     value = (record.get("cost") or {}).get(name)
-    cell = metric_cell(record, f"cost.{name}", value)
     if value is None:
-        return cell
-    return cell._replace(text=f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
+        return number_cell(value)
+    return TableCell(f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
 
 
 def word_cell(record: Record, name: str) -> TableCell:
@@ -446,9 +338,7 @@ def word_cell(record: Record, name: str) -> TableCell:
     >>> word_cell({"profile": "tiny"}, "profile").text
     'tiny'
     """
-    return TableCell(
-        value_text(record.get(name, "-")), f"{_record_link(record)}: {name}", kind="text"
-    )
+    return TableCell(value_text(record.get(name, "-")), kind="text")
 
 
 def level_cell(record: Record) -> TableCell:
@@ -461,18 +351,4 @@ def level_cell(record: Record) -> TableCell:
     level = record["level"]
     rule = LEVEL_RULE_NAMES.get(level["rule"], level["rule"])
     text = f"{level['chosen']} {rule}" if level["chosen"] else "-"
-    return TableCell(text, f"{_record_link(record)}: level {value_text(level)}", kind="text")
-
-
-def _record_link(record: Record) -> str:
-    return f"records/{record.get('file', '?')}"
-
-
-def value_text(value: Any) -> str:
-    """A value of a record as text: JSON, but text as it is.
-
-    >>> from adbench.benchmark.report.html.tables import value_text
-    >>> value_text("demo"), value_text([1, None])
-    ('demo', '[1, null]')
-    """
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return TableCell(text, kind="text")

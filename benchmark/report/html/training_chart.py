@@ -23,7 +23,7 @@ from .chart import (
     metric_limits,
     new_chart,
 )
-from .tables import ColumnHead, Table, TableCell, TableLine
+from .table_types import ColumnHead, Table, TableCell, TableLine
 
 
 def training_charts(leaderboard: Leaderboard) -> list[Chart]:
@@ -124,11 +124,11 @@ def training_table(leaderboard: Leaderboard) -> Table | None:
             value = number_text(point.value)
             cells = [
                 TableCell(AXES[curve.axis], kind="text"),
-                TableCell(f"{point.share:g} %", sort=f"{point.share!r}"),
-                TableCell(value, sort=f"{point.value!r}", bounds=bounds),
-                TableCell(str(point.seeds), sort=str(point.seeds)),
+                TableCell(f"{point.share:g} %"),
+                TableCell(value, bounds=bounds),
+                TableCell(str(point.seeds)),
             ]
-            lines.append(TableLine(curve.label, letter(k), k % STYLES, "", False, "", cells))
+            lines.append(TableLine(curve.label, cells, letter(k), k % STYLES))
     heads = [ColumnHead("by", "text"), *map(ColumnHead, ("share", title, "seeds"))]
     caption = f"{title} by the share of training data; 95 % intervals beneath the figures."
     return Table(caption, heads, lines) if lines else None

@@ -175,11 +175,11 @@ def test_the_diagram_puts_means_on_the_axis_and_names_where_they_do_not_touch():
 
 def test_every_figure_of_the_table_says_its_records():
     (league,) = by_metric(season())
-    table = ranking_table(league)
+    table = ranking_table(league, {"d5.C.0.json": 7})
     assert [head.text for head in table.heads] == ["mean rank", "alike", *league.datasets]
     cell = table.lines[2].cells[-1]
     assert table.lines[2].name == "C" and cell.text == "0.600" and cell.bounds == "rank 2"
-    assert cell.source == "records/d5.C.0.json: metrics.pixel_ap.value = 0.6"
+    assert cell.records == (7,) and table.heads[-1].field == ("metrics", "pixel_ap")
 
 
 def test_all_forms_hold_the_same_table():

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.record_schema import json_schema
-from adbench.benchmark.leaderboard.records import SCHEMA_1_NAMES, parse_record, read_records
+from adbench.benchmark.leaderboard.records import (
+    SCHEMA_1_NAMES,
+    parse_record,
+    read_records,
+    record_seal,
+    record_text,
+)
 from records import missing, record
 
 
@@ -118,3 +126,34 @@ def test_a_name_twice_is_no_record() -> None:
     text = json.dumps(record("A")).replace('"seed": 0', '"seed": 0, "seed": 7', 1)
     with pytest.raises(ValueError, match="it holds 'seed' twice"):
         parse_record(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=5))
+def test_the_text_of_a_record_has_a_line_a_field_and_the_same_content_and_seal(
+    content: dict[str, Any],
+) -> None:
+    text = record_text(content)
+    assert json.loads(text) == content
+    assert record_seal(json.loads(text)) == record_seal(content)
+    assert text.count("\n") == max(len(content), 1) + 2
+    assert len(text) - 3 <= len(json.dumps(content, indent=1, sort_keys=True)) + 2
+
+
+def test_records_of_both_layouts_are_read_alike(tmp_path: Path) -> None:
+    built = {k: v for k, v in record("A").items() if k != "file"}
+    built["seal"] = record_seal(built)
+    texts = {"old": json.dumps(built, indent=1, sort_keys=True) + "\n", "new": record_text(built)}
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "A.json").write_text(text)
+    old, new = (read_records(tmp_path / name) for name in texts)
+    assert old == new and old[0]["status"] == "ok"
+    assert len(texts["new"]) < len(texts["old"])

@@ -12,6 +12,7 @@ from adbench.benchmark.leaderboard.answer import contenders, p_text, paired_diff
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.records import read_records
 from adbench.benchmark.report.html.page import FIRST_SAMPLES, build_page
+from adbench.benchmark.report.html.pairwise import compare_board
 from pages import METHODS, write_results
 from records import record
 
@@ -133,11 +134,68 @@ def test_equal_values_share_a_rank_and_baselines_come_after() -> None:
     ]
 
 
-def test_seeds_of_a_method_have_names_of_their_own_everywhere(tmp_path: Path) -> None:
+def test_seeds_are_rows_of_the_board_and_one_entry_of_every_figure(tmp_path: Path) -> None:
+    write_results(tmp_path, seeds=(0, 1, 2))
+    page = build_page(read_records(tmp_path / "records"), tmp_path)
+    for seed in (0, 1, 2):
+        assert f">AnoDDPM, seed {seed}</a>" in page.html
+    assert page.html.count("<figcaption>A AnoDDPM, seed 0<small>") == 9 + 2  # and reconstructions
+    assert "<figcaption>A AnoDDPM, seed 1" not in page.html
+    assert "AnoDDPM</text>" in page.html and ", seed 1</text>" not in page.html
+    for name, chart in page.charts.items():
+        letters = {gid[0] for gid in chart.tooltips if gid.endswith(("-point", "-value"))}
+        assert letters <= {*"ABC"[: len(METHODS)]}, name
+    (board,) = build_leaderboards(read_records(tmp_path / "records"), tmp_path)
+    (pictures,) = page.pictures.values()
+    assert [*pictures.scales] == [0, 1, 2] and len(board.methods) == len(METHODS)
+    assert [name.split(" (")[0].split(",")[0] for name in pictures.names] == [
+        group.name.split(" (")[0] for group in board.methods
+    ]
+
+
+def test_a_method_is_drawn_at_the_mean_of_its_seeds_with_these_as_points(tmp_path: Path) -> None:
+    write_results(tmp_path, seeds=(0, 1, 2))
+    (board,) = build_leaderboards(read_records(tmp_path / "records"), tmp_path)
+    group = board.methods[0]
+    values = group.values("pixel_ap")
+    charts = build_page(read_records(tmp_path / "records"), tmp_path).charts
+    answer = charts["leaderboard-0-answer"]
+    assert answer.artist("A-value").get_xdata().tolist() == [group.value("pixel_ap")]
+    assert sorted(answer.artist("A-seeds").get_xdata().tolist()) == sorted(values)
+    assert answer.artist("A-interval").get_xdata().tolist() == [*(group.interval("pixel_ap") or ())]
+    assert "mean of 3 seeds" in answer.tooltips["A-value"]
+    cost = charts["leaderboard-0-cost-evaluations_per_image"]
+    assert cost.artist("A-point").get_ydata().tolist() == [group.value("pixel_ap")]
+    assert sorted(cost.artist("A-seeds").get_ydata().tolist()) == sorted(values)
+    sweep = charts["leaderboard-0-pixel_ap-test"]
+    levels = sweep.artist("A-line").get_xdata().tolist()
+    means = [
+        sum(e.record["sweep"][str(level)]["test"]["pixel_ap"] for e in group.entries) / 3
+        for level in levels
+    ]
+    assert sweep.artist("A-line").get_ydata().tolist() == pytest.approx(means)
+    assert len(sweep.artist("A-seeds").get_xdata()) == 3 * len(levels)
+    froc = charts["leaderboard-0-froc"]
+    found = [
+        sum(e.record["lesions"]["froc"][i]["sensitivity"] for e in group.entries) / 3
+        for i in range(2)
+    ]
+    assert froc.artist("A-line").get_ydata().tolist() == pytest.approx(found)
+
+
+def test_differences_are_between_methods_over_their_seeds(tmp_path: Path) -> None:
     write_results(tmp_path, seeds=(0, 1))
-    html = build_page(read_records(tmp_path / "records"), tmp_path).html
-    assert html.count('aria-label="Enlarge: A AnoDDPM, seed 0, ') == 9 + 2
-    assert ">AnoDDPM, seed 1</a>" in html and ">AnoDDPM, seed 1</text>" in html
+    records = read_records(tmp_path / "records")
+    (board,) = build_leaderboards(records, tmp_path)
+    matrix = compare_board(board, tmp_path).matrix
+    assert matrix is not None and [line.name for line in matrix.lines] == [
+        group.name for group in board.methods
+    ]
+    a, b = contenders(board.done, "pixel_ap")[:2]
+    difference = paired_difference_of(a, b, "pixel_ap", tmp_path)
+    assert not isinstance(difference, str)
+    assert matrix.lines[0].cells[1].text.endswith(f"{difference.value:+.3f}")
+    assert f"[{difference.low:+.3f}, {difference.high:+.3f}]" == matrix.lines[0].cells[1].bounds
 
 
 def test_all_kept_samples_are_on_the_page_with_all_levels_and_outlines(folder: Path) -> None:
@@ -147,7 +205,7 @@ def test_all_kept_samples_are_on_the_page_with_all_levels_and_outlines(folder: P
     assert html.count('<article class="card"') - html.count(" hidden aria-label=") == (
         3 * FIRST_SAMPLES
     )
-    assert html.count('<image class="at-level') == cards * len(METHODS) * 3
+    assert html.count(" data-map=") == cards * len(METHODS) * 3
     assert html.count('class="outline"') == 3 * 6 * (1 + len(METHODS))  # truth, and each map
     assert html.count('<span class="sides"><span>R</span><span>L</span>') == 9 * (
         1 + len(METHODS)

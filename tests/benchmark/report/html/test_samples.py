@@ -71,8 +71,9 @@ def write_sheet(folder: Path, name: str, keys: list[str], levels: tuple[int, ...
 
 
 def pixels(uri: str) -> np.ndarray:
-    assert uri.startswith("data:image/png;base64,")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    assert uri.startswith("data:image/webp;base64,")
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    return np.asarray(image.convert("L"))
 
 
 def test_ranks_are_of_the_most_anomalous_first_and_ties_share() -> None:

@@ -38,8 +38,8 @@ def test_subgroups_are_in_order_and_a_method_without_metadata_has_holes() -> Non
     values = {"100 and above": 0.5, "60 to 100": 0.25, "below 60": 0.75}
     records = [record_by_age("PCA", values), example_record("AnoDDPM", 18)]
     (board,) = build_leaderboards(records)
-    assert not subgroup_tables(board, "image_auroc")
-    (table,) = subgroup_tables(board, "pixel_ap")
+    assert not subgroup_tables(board, "image_auroc", {})
+    (table,) = subgroup_tables(board, "pixel_ap", {})
     names = [row.name for row in board.done]
     column = 1 + names.index("PCA")
     assert [head.text for head in table.heads][column].endswith("PCA")
@@ -56,10 +56,21 @@ def test_subgroups_are_in_order_and_a_method_without_metadata_has_holes() -> Non
         ("0.500", "[0.400, 0.600]"),
         ("0.500", "below 60 over 60 to 100"),
     ]
-    assert cells[1].source.endswith(
-        "metadata.age.subgroups.60 to 100.metrics.pixel_ap.value = 0.25"
-    )
+    path = ("metadata", "age", "subgroups", "60 to 100", "metrics", "pixel_ap")
+    assert table.lines[1].field == path
     assert {line.cells[3 - column].text for line in table.lines} == {"-"}
+
+
+def test_subgroups_of_several_seeds_are_means_and_their_largest_difference_too() -> None:
+    ages = [{"below 60": 0.5, "60 and above": 0.25}, {"below 60": 0.25, "60 and above": 0.5}]
+    records = [record_by_age("PCA", values) for values in ages]
+    records[1] |= {"seed": 1}
+    (board,) = build_leaderboards(records)
+    (table,) = subgroup_tables(board, "pixel_ap", {id(r): k for k, r in enumerate(records)})
+    assert table.heads[1].records == (0, 1) and len(table.heads) == 2
+    texts = [line.cells[1].text for line in table.lines]
+    assert texts == ["0.375", "0.375", "0.250"]
+    assert table.lines[-1].cells[1].bounds == ""  # the seeds differ in which is higher
 
 
 def test_page_has_the_tables_and_the_note_only_where_there_is_metadata() -> None:
