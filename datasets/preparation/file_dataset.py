@@ -458,7 +458,7 @@ class FileDataset(PreparedDataset):
             return []
         return [
             f"all values lie in {statistics.low:.3g} to {statistics.high:.3g} of 0 to 1, as 12 "
-            f"bits stored in 16 do: --set {self.name}.range=train, or range=LOW,HIGH, uses all of it"
+            f"bits in 16 do: --set {self.name}.range=train, or range=LOW,HIGH, uses all of it"
         ]
 
     def _empty_split_hint(self, part: str) -> str:
