@@ -33,11 +33,13 @@ STEPS = 3
 """Of every training: the first makes tables, the second is one like all others."""
 
 
+SELECTION = "engine/training/selection.py"
+
+
 class StepWaits:
     """The waits of each training step but the first: a `stop` that is asked before every step.
 
-    Without the one for the calibration loss and the one for all of the best weights, which the
-    plan asks for at few steps.
+    Without the one for the calibration loss, which the plan asks for at few steps.
     """
 
     def __init__(self, gpu: PretendedAccelerator) -> None:
@@ -48,17 +50,10 @@ class StepWaits:
         if frame.f_code.co_name == "train_module":
             if frame.f_locals.get("k", 0) > 1:  # step 1 and those after it, of this training
                 waits = self.gpu.waits - self._before
-                waits -= Counter({line: 1 for line in waits if _selects(line)})
+                waits -= Counter({line: 1 for line in waits if line.startswith(SELECTION)})
                 self.steps.append(waits)
             self._before = Counter(self.gpu.waits)
         return False
-
-
-def _selects(line: str) -> bool:
-    copies_weights = line.endswith(" event") and line.startswith(
-        "engine/training/optimizer_state.py"
-    )
-    return copies_weights or line.startswith("engine/training/selection.py")
 
 
 def subject_axes(name: str) -> int:
