@@ -109,11 +109,12 @@ class OptimizerState:
 
     @torch.no_grad()
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the weights of `weights_in_use` or `state_dict` into the module."""
+        """Restore the weights of `weights_in_use` or `state_dict` into the module, without waiting
+        for a GPU where they are in pinned memory."""
         for key, value in self.weights.items():
-            value.copy_(state[f"weight/{key}"])
+            value.copy_(state[f"weight/{key}"], non_blocking=True)
         for key, value in self._untrained_tensors():
-            value.copy_(state[f"rest/{key}"])
+            value.copy_(state[f"rest/{key}"], non_blocking=True)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
