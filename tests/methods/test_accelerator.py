@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from accelerator import PretendedAccelerator, pretended_accelerator
-from adbench.benchmark.plugins.conformance import MethodUnderTest, check_method
+from adbench.benchmark.plugins.conformance import check_method
+from adbench.benchmark.plugins.method_under_test import MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.distributed import Team
