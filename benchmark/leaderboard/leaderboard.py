@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
 from .answer import METRIC_NAMES, answer_text
 from .entry import Entry
+from .metric_names import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .pairwise import worse_than
-from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_variation import SeedSummary, sentences, summarize_seeds
 from .subgroup_gaps import subgroup_notes
