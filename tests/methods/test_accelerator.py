@@ -131,8 +131,8 @@ def matrix() -> list[tuple[str, int, torch.dtype]]:
     bfloat16 in the axes of that test and in volumes, float32 in other axes: every number of axes
     and either precision of each method, as axes and precision choose other lines. Volumes are in
     float32 for cDDPM, which takes 11 GB on a CPU at the size that `test_bfloat16` asks for, and for
-    methods whose gradients are not finite in bfloat16: strided convolutions of volumes on a CPU
-    (torch 2.15), not seen in two axes or in float32.
+    methods whose gradients are not finite in bfloat16: convolutions of the smallest volumes on a
+    CPU (torch 2.15: kernels of 3^3 at 2^3 and, strided, at 1^3), not in two axes or in float32.
     """
     unsound = ("cddpm", "fpgan", "ldm")
     cases = list[tuple[str, int, torch.dtype]]()
