@@ -188,6 +188,7 @@ def the_state_dict_holds_all_that_was_learnt(subject: MethodUnderTest) -> None:
     Also, predictions do not depend on the global random state.
 
     >>> from types import SimpleNamespace
+    >>> from adbench.engine.runtime.context import TrainingContext
     >>> wrong = SimpleNamespace(
     ...     build=lambda seed: torch.nn.PReLU(), fitted=torch.nn.PReLU(), context=TrainingContext(),
     ...     predict=lambda method: torch.rand(1), tolerance=0.0,

@@ -28,6 +28,7 @@ def training_depends_on_data_and_seed_alone(subject: MethodUnderTest) -> None:
     It depends on labels only where the method's supervision says so.
 
     >>> from types import SimpleNamespace
+    >>> from adbench.benchmark.plugins.method_under_test import smooth_samples
     >>> wrong = SimpleNamespace(
     ...     train=smooth_samples((24,), 2, "train"), labelled=False, shape=(24,),
     ...     build=lambda: None, fit=lambda method, train: torch.rand(1), tolerance=0.0,
