@@ -168,19 +168,21 @@ def test_no_device_is_mixed_and_no_step_waits(name: str, axes: int, dtype: torch
     assert not sampling, f"a sampling step waits for the device:\n{table(sampling)}"
 
 
-OTHER_LINES: dict[str, tuple[dict[str, Any], int]] = {
-    "anoddpm": ({"gradual": True}, 0),
-    "patchcore": ({}, 1),  # how many of a vector's neighbours are others
-    "vae": ({"judged": "elbo"}, 0),
+OTHER_LINES: dict[tuple[str, int], tuple[dict[str, Any], int]] = {
+    ("anoddpm", 2): ({"gradual": True}, 0),
+    ("lmd", 2): ({}, 0),
+    ("lmd", 3): ({}, 0),  # whose planes are compared by a network made for images
+    ("patchcore", 2): ({}, 1),  # how many of a vector's neighbours are others
+    ("vae", 2): ({"judged": "elbo"}, 0),
 }
-"""Settings whose lines the profile of the tests does not run, or which have no sampler; and how
-often a prediction waits for each sample."""
+"""By method and axes: settings whose lines the profile of the tests does not run, or lines after
+the last call of a sampler; and how often a prediction waits for each sample."""
 
 
-@pytest.mark.parametrize("name", OTHER_LINES)
-def test_a_prediction_waits_no_more_than_it_must(name: str) -> None:
-    overrides, each = OTHER_LINES[name]
-    method = subject(name)
+@pytest.mark.parametrize(("name", "axes"), OTHER_LINES)
+def test_a_prediction_waits_no_more_than_it_must(name: str, axes: int) -> None:
+    overrides, each = OTHER_LINES[name, axes]
+    method = subject(name, axes)
     method.args |= overrides
     with pretended_accelerator() as gpu:
         fitted = method.fit(method.build(), device="cuda", event_interval=1e9)
