@@ -26,7 +26,8 @@ from .io.directories import list_directory
 from .io.nifti import Volume, read_volume
 from .io.nifti_names import is_nifti, nifti_stem
 from .layouts.volume_pairs import find_new_subjects
-from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .preparation.cases import CaseSamples, DatasetIndex
+from .preparation.file_dataset import FileDataset
 from .splits.assignment import Case, four_way_split
 from .transforms.coregistration import NanPolicy, nan_notes, read_coregistered
 from .transforms.input_grid import planes_to_samples

@@ -36,7 +36,8 @@ from .io.hdf5_arrays import Array
 from .io.nifti import BRATS_LABELS, read_labels, read_volume
 from .io.nifti_names import is_nifti
 from .io.value_range import ValueRange, outside_range_text, scale_to_limits
-from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .preparation.cases import CaseSamples, DatasetIndex
+from .preparation.file_dataset import FileDataset
 from .splits.assignment import Case, assign_groups, assign_pools, check_fractions
 from .splits.shared_subjects import check_split_policy, remove_shared_subjects
 from .transforms.coregistration import read_coregistered

@@ -34,8 +34,8 @@ from .io.folder_names import is_normal, pool_of
 from .io.images import SUFFIXES
 from .io.npy import read_npy_array
 from .io.value_range import ValueRange
+from .preparation.cases import DatasetIndex
 from .preparation.deduplicated_dataset import DeduplicatedDataset
-from .preparation.file_dataset import DatasetIndex
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
 

@@ -27,7 +27,8 @@ from .io.folder_names import resolve_case
 from .io.nifti import Volume, read_volume
 from .io.nifti_names import SUFFIXES, is_nifti, nifti_stem
 from .layouts.volume_pairs import find_new_subjects
-from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .preparation.cases import CaseSamples, DatasetIndex
+from .preparation.file_dataset import FileDataset
 from .splits.assignment import Case, assign_groups, check_fractions, four_way_split
 from .transforms.crops import crop_and_resize, to_display_axes
 from .transforms.input_grid import volume_to_sample

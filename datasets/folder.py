@@ -49,7 +49,7 @@ from .io.folder_names import (
 from .io.images import SUFFIXES
 from .io.value_range import ValueRange
 from .layouts.image_tables import BOXES, read_image_tables
-from .preparation.file_dataset import DatasetIndex
+from .preparation.cases import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished

@@ -47,7 +47,7 @@ from .io.mask_values import (
 )
 from .io.value_range import ValueRange, outside_range_text
 from .preparation.array_dataset import ArrayDataset, ArraySample, find_duplicate_samples
-from .preparation.file_dataset import CaseSamples, DatasetIndex
+from .preparation.cases import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
 
 MAX_SAMPLES, MAX_BYTES = 512, 16 << 20

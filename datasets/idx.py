@@ -42,7 +42,7 @@ from .io.hdf5_arrays import Array
 from .io.idx import PublishedSet, holds_pickles, read_published_sets
 from .io.images import resize
 from .preparation.array_dataset import ArrayDataset, ArraySample
-from .preparation.file_dataset import CaseSamples, DatasetIndex
+from .preparation.cases import CaseSamples, DatasetIndex
 from .splits.assignment import Case, assign_groups, check_fractions
 from .splits.shared_subjects import check_split_policy, overlap_note
 

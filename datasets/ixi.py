@@ -37,7 +37,8 @@ from .io.directories import find_files, list_directory
 from .io.folder_names import resolve_case
 from .io.nifti import LABEL_TOLERANCE, Volume
 from .io.nifti_names import SUFFIXES
-from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .preparation.cases import CaseSamples, DatasetIndex
+from .preparation.file_dataset import FileDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
 from .splits.shared_subjects import check_split_policy, remove_shared_subjects
 from .transforms.coregistration import nan_notes, read_coregistered

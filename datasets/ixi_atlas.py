@@ -30,8 +30,8 @@ from .base import Count, FourFractions, Natural, Pair, Span
 from .io.csv import read_rows
 from .io.directories import find_files, name_conflicts
 from .io.value_range import ValueRange
+from .preparation.cases import CaseSamples, DatasetIndex
 from .preparation.deduplicated_dataset import SPLIT_PREFERENCE, DeduplicatedDataset
-from .preparation.file_dataset import CaseSamples, DatasetIndex
 from .splits.assignment import Case, check_fractions
 from .splits.published import assign_unpublished
 

@@ -28,7 +28,7 @@ from .io.directories import find_files, folder_levels, list_directory, name_conf
 from .io.folder_names import resolve_case
 from .io.images import SUFFIXES
 from .io.value_range import ValueRange
-from .preparation.file_dataset import DatasetIndex
+from .preparation.cases import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
 

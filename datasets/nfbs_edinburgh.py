@@ -31,7 +31,8 @@ from .io.directories import list_directory
 from .io.folder_names import ambiguous_folders, folders_of, resolve_case
 from .io.nifti import read_labels, read_volume
 from .io.npy import read_npy_array
-from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .preparation.cases import CaseSamples, DatasetIndex
+from .preparation.file_dataset import FileDataset
 from .splits.assignment import Case, assign_pools, check_fractions
 from .transforms.slices import select_slices, vanished_lesions_text, volume_shape_text
 

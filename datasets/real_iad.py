@@ -24,7 +24,7 @@ from .base import Count, DataError, Natural, Pair, TwoFractions
 from .io.directories import folder_levels, name_conflicts
 from .io.folder_names import resolve_case
 from .io.value_range import ValueRange
-from .preparation.file_dataset import DatasetIndex
+from .preparation.cases import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
 

@@ -29,7 +29,8 @@ from .io.complex_frames import FILE_NAME, POOL_FOLDERS, FrameLayout, read_frame,
 from .io.directories import find_files
 from .io.hdf5_arrays import Array
 from .preparation.array_dataset import find_duplicate_samples
-from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .preparation.cases import CaseSamples, DatasetIndex
+from .preparation.file_dataset import FileDataset
 from .splits.assignment import Case, assign_pools, check_fractions
 
 MIN_PEAK = 0.02

@@ -20,7 +20,7 @@ import numpy as np
 from .base import DataError
 from .io.directories import find_files
 from .io.hdf5_arrays import Array
-from .preparation.file_dataset import DatasetIndex
+from .preparation.cases import DatasetIndex
 from .preparation.left_out import REASON_OF_SUFFIX
 from .preparation.series_dataset import SeriesDataset
 

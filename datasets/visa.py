@@ -34,7 +34,7 @@ from .layouts.mvtec_categories import (
     other_categories,
     read_categories,
 )
-from .preparation.file_dataset import DatasetIndex
+from .preparation.cases import DatasetIndex
 from .preparation.image_dataset import ImageDataset
 from .splits.assignment import Case, check_fractions, split_training_pool
 

@@ -41,7 +41,8 @@ from .io.nifti_names import SUFFIXES
 from .io.value_range import ValueRange, outside_range_text, scale_to_limits
 from .layouts.bids import BidsVolumes, find_bids_root, read_bids
 from .layouts.volume_pairs import find_new_subjects, find_subjects, unmatched_volume_folders
-from .preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .preparation.cases import CaseSamples, DatasetIndex
+from .preparation.file_dataset import FileDataset
 from .splits.assignment import (
     Case,
     assign_groups,

@@ -20,16 +20,12 @@ from .metrics.per_volume import best_volume_dice
 from .metrics.ranking import MetricValues, Pixels, image_metrics
 from .operating_point import OperatingPoint, confidence_intervals
 from .predictions import GroundTruth, LevelPredictions, Predictions
-from .protocol import (
-    Protocol,
-    ProtocolError,
-    best_level,
-    bisect_dice_threshold,
-    threshold_rank,
-)
+from .protocol import Protocol, best_level
+from .protocol_values import ProtocolError
 from .sample_results import SampleResults
 from .scorers import joins_levels, score_splits
 from .subgroups import subgroup_metrics
+from .thresholds import bisect_dice_threshold, threshold_rank
 
 MAX_TAG_VALUES = 24
 """Values of a tag beyond which it names samples, not strata."""

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..registry.imports import did_you_mean
-from .protocol import THRESHOLD_RULES, Protocol, ProtocolError, unknown_value
+from .protocol import THRESHOLD_RULES, Protocol
+from .protocol_values import ProtocolError, unknown_value
 
 
 @dataclass(frozen=True)

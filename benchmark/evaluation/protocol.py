@@ -19,10 +19,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from msgspec import Meta
 
-from ..registry.imports import did_you_mean
 from ..registry.setting_types import convert_fields
-from .metrics.connected_components import Array, filled_component_sizes, label_components
-from .metrics.ranking import MetricValues, Pixels
+from .metrics.connected_components import Array
+from .metrics.ranking import MetricValues
+from .post_processing import VOLUME, erode_roi, filter_maps, parse_step, remove_small_components
+from .protocol_values import ProtocolError, parse_number, unknown_value
 
 THRESHOLD_RULES = (
     *("healthy@5%", "val-dice", "val-volume-dice", "val-bisect10", "fixed:0.5", "oracle"),
@@ -31,12 +32,6 @@ LevelRule = Literal["auto", "val", "pseudo", "published", "oracle"]
 SelectionMetric = Literal["auto", "pixel_ap", "image_auroc"]
 Scorer = Literal["none", "pvalue", "position-z", "levels-mean", "levels-max", "levels-mahalanobis"]
 REDUCERS = ("top2%", "top1%", "mean", "max", "method")
-POST_STEPS = (
-    *("median5", "fill", "zero3", "erode3", "cross3", "components>=8"),
-    *("volume-median5", "volume-fill", "volume-erode3", "volume-components>=8"),
-)
-VOLUME = "volume-"
-"""Before the name of a step that is taken over the stacked slices of a patient."""
 
 
 DEFAULT_BUDGET = 2**30
@@ -47,20 +42,6 @@ NEWER_FIELDS = {
     "budget": DEFAULT_BUDGET, "scorer": "none", "repeats": 1, "covariance": "diagonal",
 }  # fmt: skip
 """Fields of the protocol that the first records do not have, with their defaults."""
-
-
-class ProtocolError(ValueError):
-    """A bad protocol: one line, the value and what would do.
-
-    >>> from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError
-    >>> try:
-    ...     Protocol(reducer="top2")
-    ... except ProtocolError as error:
-    ...     print(error)
-    unknown protocol reducer 'top2'. Did you mean 'top2%'? It is one of top2%, ...
-    """
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -132,22 +113,22 @@ class Protocol:
             )
         threshold = self.threshold
         if match := re.fullmatch(r"healthy@([\d.]+)%", threshold):
-            percent = _parse_number("threshold", threshold, match[1], 0, 100)
+            percent = parse_number("threshold", threshold, match[1], 0, 100)
             threshold = f"healthy@{percent:g}%"
         elif match := re.fullmatch(r"fixed:(.+)", threshold):
-            threshold = f"fixed:{_parse_number('threshold', threshold, match[1])!r}"
+            threshold = f"fixed:{parse_number('threshold', threshold, match[1])!r}"
         elif threshold not in ("val-dice", "val-volume-dice", "val-bisect10", "oracle"):
             raise unknown_value("threshold", threshold, THRESHOLD_RULES)
         reducer = self.reducer
         if match := re.fullmatch(r"top([\d.]+)%", reducer):
-            reducer = f"top{_parse_number('reducer', reducer, match[1], 0, 100):g}%"
+            reducer = f"top{parse_number('reducer', reducer, match[1], 0, 100):g}%"
         elif reducer not in REDUCERS:
             raise unknown_value("reducer", reducer, REDUCERS)
         object.__setattr__(self, "threshold", threshold)
         object.__setattr__(self, "reducer", reducer)
         object.__setattr__(self, "post", tuple(self.post))
         for step in self.post:
-            name, size = _parse_step(step)
+            name, size = parse_step(step)
             if name in ("median", "erode", "volume-erode") and size % 2 == 0:
                 raise ProtocolError(f"post step '{step}' wants an odd width, such as {name}5")
             if name in ("erode", "volume-erode", "cross") and not self.roi:
@@ -271,7 +252,7 @@ class Protocol:
     @property
     def filters_maps(self) -> bool:
         """Whether any post-processing step changes maps."""
-        names = {name.removeprefix(VOLUME) for name, _ in map(_parse_step, self.post)}
+        names = {name.removeprefix(VOLUME) for name, _ in map(parse_step, self.post)}
         return not names.isdisjoint(("median", "fill", "zero"))
 
     def filter_maps(self, maps: Array, roi: Array | None = None) -> Array:
@@ -282,41 +263,14 @@ class Protocol:
         Of `volume-` steps the N maps, if they have two axes, are the slices of one volume. Raises
         ProtocolError where such a step meets maps of one axis.
         """
-        from scipy import ndimage
-
-        for name, size in map(_parse_step, self.post):
-            stack = name.startswith(VOLUME) and self._stacks(maps)
-            kind = name.removeprefix(VOLUME)
-            if kind == "median":
-                width = (size,) * maps.ndim if stack else (1,) + (size,) * (maps.ndim - 1)
-                maps = ndimage.median_filter(maps, size=width)
-            elif kind == "fill":
-                from .metrics.hole_filling import fill_holes
-
-                parts = [fill_holes(part) for part in (maps[None] if stack else maps)]
-                maps = np.reshape(parts, maps.shape)
-            elif kind == "zero" and roi is not None:
-                maps = np.where(_erode_by_cross(roi, size), maps, np.float32(0))
-        return maps
+        return filter_maps(self.post, maps, roi)
 
     def erode_roi(self, roi: Array) -> Array:
         """Erode regions of interest (N, *S) bool; the border of the image is no edge.
 
         Of `volume-` steps the N regions, if they have two axes, are the slices of one volume.
         """
-        from scipy import ndimage
-
-        if not self.roi:
-            return np.ones_like(roi)
-        for size in self._sizes("erode"):
-            shape = np.ones((1,) + (size,) * (roi.ndim - 1), bool)
-            roi = ndimage.binary_erosion(roi, shape, border_value=1)
-        for times in self._sizes("cross"):
-            roi = _erode_by_cross(roi, times)
-        for size in self._sizes("volume-erode"):
-            width = (size if self._stacks(roi) else 1,) + (size,) * (roi.ndim - 1)
-            roi = ndimage.binary_erosion(roi, np.ones(width, bool), border_value=1)
-        return roi
+        return erode_roi(self.post, roi) if self.roi else np.ones_like(roi)
 
     def remove_small_components(self, masks: Array) -> Array:
         """Remove the connected components of masks (N, *S) bool that are too small.
@@ -324,29 +278,13 @@ class Protocol:
         Holes in a component count as its pixels, as in the filter of pDDPM's authors. Of `volume-`
         steps the N masks, if they have two axes, are the slices of one volume.
         """
-        for name, size in map(_parse_step, self.post):
-            if name.removeprefix(VOLUME) != "components>=":
-                continue
-            stack = name.startswith(VOLUME) and self._stacks(masks)
-            stacked = masks[None].copy() if stack else masks.copy()
-            component = label_components(stacked)
-            stacked[stacked] = filled_component_sizes(stacked, component, size)[component] >= size
-            masks = stacked[0] if stack else stacked
-        return masks
-
-    def _stacks(self, arrays: Array) -> bool:
-        """Whether the first axis of (N, *S) is the third of a volume in `volume-` steps."""
-        if arrays.ndim < 3:
-            raise ProtocolError(
-                "post steps 'volume-…' stack slices or take volumes, and these are signals of one "
-                "axis; use median5, fill or components>=8"
-            )
-        return arrays.ndim == 3
+        return remove_small_components(self.post, masks)
 
     @property
     def removes_small_components(self) -> bool:
         """Whether any post-processing step does."""
-        return bool(self._sizes("components>=") or self._sizes("volume-components>="))
+        names = {name.removeprefix(VOLUME) for name, _ in map(parse_step, self.post)}
+        return "components>=" in names
 
     def sample_score(self, values: Array) -> float:
         """A sample's score from its map's values within the region of interest, (P,).
@@ -405,9 +343,6 @@ class Protocol:
             )
         return "val", best_level(on_val, metric, levels)
 
-    def _sizes(self, name: str) -> list[int]:
-        return [size for kind, size in map(_parse_step, self.post) if kind == name]
-
 
 def best_level(sweep: Sequence[MetricValues], metric: str, levels: Sequence[int]) -> int:
     """The index of the level where a metric is highest, of equal ones the lowest level.
@@ -425,66 +360,6 @@ def best_level(sweep: Sequence[MetricValues], metric: str, levels: Sequence[int]
     values = [figures[metric] for figures in sweep]
     worth = [-math.inf if value is None else value for value in values]
     return max(range(len(levels)), key=lambda i: (worth[i], -levels[i]))
-
-
-def threshold_exceeded_by(percent: float, values: Array) -> float:
-    """The lowest of the values (P,) that at most this many percent of them exceed.
-
-    >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.protocol import threshold_exceeded_by
-    >>> threshold_exceeded_by(5, np.arange(100.0))
-    94.0
-    """
-    at = threshold_rank(percent, values.size)
-    return float(np.partition(values, at)[at])
-
-
-def threshold_rank(percent: float, size: int) -> int:
-    """The rank, from 0 on, of the lowest of so many values that at most this percent exceed.
-
-    >>> from adbench.benchmark.evaluation.protocol import threshold_rank
-    >>> threshold_rank(5, 100)
-    94
-    """
-    allowed = math.floor(size * percent / 100 + 1e-9)
-    return max(0, size - 1 - allowed)
-
-
-def bisect_dice_threshold(pixels: Pixels) -> float:
-    """A threshold with a high Dice, found as the code of pDDPM does.
-
-    A range begins as 0 to the highest score. Ten times the better of its quarter points says which
-    half to go on in, the lower one where they are alike. Returns the best point tried, the last of
-    equal ones. The best of all is `val-dice`; this may miss it by a hundredth.
-
-    >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
-    >>> from adbench.benchmark.evaluation.protocol import bisect_dice_threshold
-    >>> score = np.array([[0.1, 0.2, 0.6, 0.8]])
-    >>> 0.2 <= bisect_dice_threshold(PixelScores.from_maps(score, score > 0.5)) < 0.6
-    True
-    """
-    positives, high = 0, -math.inf
-    for block in pixels.blocks():
-        positives += int(np.count_nonzero(block.truth))
-        high = max(high, float(block.score.max(initial=-math.inf)))
-    low = 0.0
-    best_dice, threshold = -1.0, high
-    for _ in range(10):
-        quarters = low + (high - low) / 4, high - (high - low) / 4
-        called, hits = np.zeros((2, 2), np.int64)
-        for block in pixels.blocks():
-            for number, quarter in enumerate(quarters):
-                above = block.score > np.float64(quarter)
-                called[number] += np.count_nonzero(above)
-                hits[number] += np.count_nonzero(above & block.truth)
-        dice = 2 * hits / (called + positives)
-        upper = int(dice[1] > dice[0])
-        if dice[upper] >= best_dice:
-            best_dice, threshold = float(dice[upper]), quarters[upper]
-        middle = (low + high) / 2
-        low, high = (middle, high) if upper else (low, middle)
-    return threshold
 
 
 _LEVEL_TEXT = {
@@ -507,51 +382,3 @@ _SELECTION_TEXT = {
     "pixel_ap": " by pixel AP",
     "image_auroc": " by image AUROC",
 }
-
-
-def _parse_step(step: str) -> tuple[str, int]:
-    """The name of a step and its size; 1 for a step that takes none."""
-    if step in ("fill", "volume-fill"):
-        return step, 1
-    match = re.fullmatch(r"(zero|cross|(?:volume-)?(?:median|erode|components>=))(\d+)", step)
-    if not match or (int(match[2]) < 1 and match[1] != "zero"):
-        raise unknown_value("post step", step, POST_STEPS)
-    return match[1], int(match[2])
-
-
-def _erode_by_cross(roi: Array, times: int) -> Array:
-    """Erode (N, *S) bool by a cross in the last two axes; the border of the image is no edge."""
-    from scipy import ndimage
-
-    if times == 0:  # which scipy takes as "until nothing changes"
-        return roi
-    cross = ndimage.generate_binary_structure(min(2, roi.ndim - 1), 1)
-    cross = cross.reshape((1,) * (roi.ndim - cross.ndim) + cross.shape)
-    return ndimage.binary_erosion(roi, cross, times, border_value=1)
-
-
-def _parse_number(
-    field_name: str, rule: str, text: str, low: float = -math.inf, high: float = math.inf
-) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise ProtocolError(f"{field_name} '{rule}' holds no number: '{text}'") from None
-    if not low < number < high:
-        raise ProtocolError(
-            f"{field_name} '{rule}': {text} does not lie between {low:g} and {high:g}"
-        )
-    return number
-
-
-def unknown_value(kind: str, value: str, choices: Sequence[str]) -> ProtocolError:
-    """The error of a value that is none of some choices.
-
-    kind: the field of the protocol; empty of the protocol itself
-
-    >>> from adbench.benchmark.evaluation.protocol import unknown_value
-    >>> print(unknown_value("reducer", "men", ["mean", "max"]))
-    unknown protocol reducer 'men'. Did you mean 'mean'? It is one of mean, max
-    """
-    hint, what = did_you_mean(value, choices, cutoff=0.4), f"protocol {kind}".rstrip()
-    return ProtocolError(f"unknown {what} {value!r}{hint} It is one of {', '.join(choices)}")

@@ -30,7 +30,8 @@ import numpy as np
 from .conformal import Calibration
 from .metrics.connected_components import Array
 from .predictions import BLOCK_SIZE, Predictions
-from .protocol import Protocol, ProtocolError
+from .protocol import Protocol
+from .protocol_values import ProtocolError
 
 POSITION_PRIOR = 10
 """`position-z`: as many samples as the variance of all positions counts at each position."""

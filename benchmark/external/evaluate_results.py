@@ -15,7 +15,8 @@ from ...datasets.base import Dataset
 from ..evaluation.evaluate import evaluate
 from ..evaluation.load_predictions import load_predictions
 from ..evaluation.predictions import Predictions
-from ..evaluation.protocol import Protocol, ProtocolError
+from ..evaluation.protocol import Protocol
+from ..evaluation.protocol_values import ProtocolError
 from ..evaluation.sample_results import SampleResults, write_sample_results
 from ..experiments.cache_keys import data_fingerprint
 from ..experiments.matrix import PREDICTED_SPLITS, Experiment

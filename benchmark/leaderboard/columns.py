@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from .entry import Entry
 from .leaderboard import Leaderboard, binning_error_text
-from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
+from .metric_names import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import metric_value
 from .text import number_text
 

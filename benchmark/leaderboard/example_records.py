@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from . import evaluation_schema as evaluation
 from . import record_schema as schema
 from .leaderboard import Leaderboard, build_leaderboards
 from .records import Record, record_seal
@@ -74,14 +75,14 @@ def example_record(
         profile="tiny",
         seed=seed,
         partial=None,
-        level=schema.LevelRecord(chosen=250, rule="val", published=250, oracle=250),
-        threshold=schema.ThresholdRecord("healthy@5%", 0.5),
+        level=evaluation.LevelRecord(chosen=250, rule="val", published=250, oracle=250),
+        threshold=evaluation.ThresholdRecord("healthy@5%", 0.5),
         metrics={
-            name: schema.MetricRecord(value, max(0.0, value - 0.05), min(1.0, value + 0.05))
+            name: evaluation.MetricRecord(value, max(0.0, value - 0.05), min(1.0, value + 0.05))
             for name, value in metrics.items()
         },
-        reference=schema.ReferenceRecord(prevalence, 2 * prevalence / (1 + prevalence), 0.5),
-        counts=schema.CountRecord(2 * LESIONS, LESIONS, 2 * LESIONS, val=20, calibration=20),
+        reference=evaluation.ReferenceRecord(prevalence, 2 * prevalence / (1 + prevalence), 0.5),
+        counts=evaluation.CountRecord(2 * LESIONS, LESIONS, 2 * LESIONS, val=20, calibration=20),
         cost=schema.CostRecord(
             train_steps=700,
             parameters=690_000,
@@ -93,8 +94,10 @@ def example_record(
         ),
         sweep={str(level): _sweep(metrics, part) for level, part in LEVELS.items()},
         strata={
-            "size=large": schema.StratumRecord(LESIONS // 2, image_auroc=min(1.0, 2 * share)),
-            "size=small": schema.StratumRecord(LESIONS // 2, image_auroc=max(0.0, 2 * share - 1)),
+            "size=large": evaluation.StratumRecord(LESIONS // 2, image_auroc=min(1.0, 2 * share)),
+            "size=small": evaluation.StratumRecord(
+                LESIONS // 2, image_auroc=max(0.0, 2 * share - 1)
+            ),
         },
         lesions=_lesions(detected),
         samples=_samples(detected),
@@ -106,33 +109,36 @@ def example_record(
     return values | {"file": f"{label.lower()}-{dataset}-{seed}.json"}
 
 
-def _sweep(metrics: dict[str, float], part: float) -> schema.SweepRecord:
+def _sweep(metrics: dict[str, float], part: float) -> evaluation.SweepRecord:
     """Pixel AP and image AUROC at a level where this part of them is reached."""
     values: dict[str, float | None] = {
         name: metrics[name] * part for name in ("image_auroc", "pixel_ap")
     }
-    return schema.SweepRecord(test=values, val=values)
+    return evaluation.SweepRecord(test=values, val=values)
 
 
-def _lesions(detected: int) -> schema.LesionRecord:
+def _lesions(detected: int) -> evaluation.LesionRecord:
     """Half of the lesions are large, in mm², and these are detected first."""
     half = LESIONS // 2
     large, small = min(detected, half), max(detected - half, 0)
     bins = [
-        schema.LesionBin(0, 10, half, small, small / half),
-        schema.LesionBin(10, None, half, large, large / half),
+        evaluation.LesionBin(0, 10, half, small, small / half),
+        evaluation.LesionBin(10, None, half, large, large / half),
     ]
     share = detected / LESIONS
-    froc = [schema.FrocPoint(0.9, 0.1, share / 2), schema.FrocPoint(0.5, 1.0, share)]
-    return schema.LesionRecord(LESIONS, "mm²", bins, froc, false_size=0.0)
+    froc = [
+        evaluation.FrocPoint(0.9, 0.1, share / 2),
+        evaluation.FrocPoint(0.5, 1.0, share),
+    ]
+    return evaluation.LesionRecord(LESIONS, "mm²", bins, froc, false_size=0.0)
 
 
-def _samples(detected: int) -> schema.SampleRecord:
+def _samples(detected: int) -> evaluation.SampleRecord:
     """Abnormal samples first: detected ones score above all normal ones, the others below."""
     names = [f"patient {i:02d}" for i in range(2 * LESIONS)]
     hits = [i < detected for i in range(LESIONS)]
     scores = [100.0 + i if hit else -1.0 - i for i, hit in enumerate(hits)]
-    return schema.SampleRecord(
+    return evaluation.SampleRecord(
         key=names,
         group=names,
         label=[1 if i < LESIONS else 0 for i in range(2 * LESIONS)],

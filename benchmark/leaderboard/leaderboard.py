@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.metrics.streaming_histogram import TOLERANCE
 from .answer import METRIC_NAMES, answer_text
 from .entry import Entry
+from .metric_names import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .pairwise import damaged_sample_files, worse_than
-from .record_schema import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import Record, metric_value
 from .seed_groups import SeedGroup, group_seeds
 from .seed_variation import SeedSummary, sentences, summarize_seeds

@@ -25,7 +25,7 @@ from ..evaluation.sample_results import (
 )
 from ..evaluation.statistics.bootstrap import Resamples, bootstrap_image_metrics
 from ..registry.imports import did_you_mean
-from .record_schema import METRIC_RANGES
+from .metric_names import METRIC_RANGES
 from .records import DamagedFile, Record, read_sealed
 
 BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from .record_schema import METRIC_RANGES, ROUNDING, FailedRecord, ResultRecord, SkippedRecord
+from .metric_names import METRIC_RANGES, ROUNDING
+from .record_schema import FailedRecord, ResultRecord, SkippedRecord
 from .text import number_text as number_text  # for `scheduling`, which may import this file alone
 from .text import plain_text as plain_text
 

@@ -17,7 +17,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from .entry import Entry
-from .record_schema import METRIC_RANGES
+from .metric_names import METRIC_RANGES
 from .records import Record, metric_value
 
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from ..leaderboard.columns import columns, reason_text
 from ..leaderboard.entry import Entry
 from ..leaderboard.leaderboard import METRIC_NAMES, Leaderboard, profile_and_seed
+from ..leaderboard.metric_names import BUDGET, COST
 from ..leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
 from ..leaderboard.rankings_text import as_json as ranking_json
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
-from ..leaderboard.record_schema import BUDGET, COST
 from ..leaderboard.records import SCHEMA, Record
 from ..leaderboard.seed_variation import COLUMN_TITLES
 from ..leaderboard.seed_variation import as_json as seeds_json

@@ -18,7 +18,7 @@ from ..layouts.mvtec_categories import (
     read_categories,
 )
 from ..splits.assignment import Case, check_fractions, split_training_pool
-from .file_dataset import DatasetIndex
+from .cases import DatasetIndex
 from .image_dataset import ImageDataset
 
 

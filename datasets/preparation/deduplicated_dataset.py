@@ -18,7 +18,7 @@ from ..base import Progress, first_names
 from ..io.file_hashes import FileDigests
 from ..splits.assignment import Case
 from ..splits.shared_subjects import check_split_policy, remove_shared_subjects
-from .file_dataset import DatasetIndex
+from .cases import DatasetIndex
 from .image_dataset import ImageDataset
 
 SPLIT_PREFERENCE = ("test", "val", "held_out", "train", "")

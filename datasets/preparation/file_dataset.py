@@ -11,86 +11,31 @@ import inspect
 import os
 import warnings
 from abc import abstractmethod
-from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any, ClassVar, Literal
 
 from ..base import (
     DataError,
     LeftOutFiles,
     Progress,
-    Sample,
-    SampleStatistics,
     VerificationReport,
     first_names,
     merge_equal,
     no_progress,
 )
-from ..io.directories import is_utf8, undecodable_name_text
 from ..io.file_hashes import FileDigests, hash_files, modification_stamp
 from ..io.hdf5_arrays import Array
 from ..io.value_range import measure_range, parse_range
 from ..splits.assignment import Case, groups_in_several_splits
+from .case_tally import CaseTally, describe_folders, part_of, resizing_notes
+from .cases import CaseSamples, DatasetIndex, read_ahead
+from .copied_files import find_copies
 from .left_out import UNKNOWN, UNREAD, find_left_out, may_be_data
 from .prepared_dataset import PreparedDataset
 from .prepared_file import prepare_once, read_notes
 from .writer import SampleWriter
-
-NARROW_RANGE = 0.13
-"""Width of all values of a dataset, of 0 to 1; a note warns up to it: 13 bits in 16 are 0.125."""
-
-SPLITS = ("train", "held_out", "val", "test")
-
-MAX_MASK_AREA_CHANGE = 0.3
-"""Share of a mask's area; a note warns if resizing adds or removes more."""
-
-
-@dataclass(frozen=True)
-class DatasetIndex:
-    """The cases found under a root.
-
-    cases: every case
-    problems: errors of the folder layout, one line each
-    notes: other information for the user
-    tables: files that were read and belong to no case, such as lists of splits
-    left_out: files and folders that the dataset passes over on purpose, and why
-
-    >>> DatasetIndex(cases=[]).problems
-    ()
-    """
-
-    cases: Sequence[Case]
-    problems: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    tables: Sequence[Path] = ()
-    left_out: Mapping[Path, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CaseSamples:
-    """The samples of one case.
-
-    samples: in a fixed order
-    notes: information for the user
-    trainable: false where no method may train on them (a constant image)
-    counts: numbers that are summed over all cases, such as slices left out, by their description
-    stored_shape: of the case's files, such as "256 x 256 RGB"
-    mask_area_ratios: of each abnormal sample, the area of its mask relative to the stored one
-
-    >>> CaseSamples(samples=[], counts={"slices left out": 2}).trainable
-    True
-    """
-
-    samples: Sequence[Sample]
-    notes: Sequence[str] = ()
-    trainable: bool = True
-    counts: Mapping[str, int] = field(default_factory=dict)
-    stored_shape: str = ""
-    mask_area_ratios: Sequence[float] = ()
 
 
 class FileDataset(PreparedDataset):
@@ -207,7 +152,7 @@ class FileDataset(PreparedDataset):
                 return merge_equal(
                     [
                         *report.notes,
-                        *_resizing_notes(report.statistics),
+                        *resizing_notes(report.statistics),
                         *(self._left_out_note(files) for files in left_out if may_be_data(files)),
                     ]
                 )
@@ -243,7 +188,7 @@ class FileDataset(PreparedDataset):
             files_read, left_out = self._find_left_out(index, split_of, report.problems, unknown)
         except DataError:  # there is no root
             return report
-        folders = _describe_folders([c for c in index.cases if c.name in split_of])
+        folders = describe_folders([c for c in index.cases if c.name in split_of])
         return replace(report, files_read=files_read, folders=folders, left_out=left_out)
 
     def _find_left_out(
@@ -302,11 +247,10 @@ class FileDataset(PreparedDataset):
             index = self.build_index(root)
         except OSError as error:
             raise DataError(f"{error.filename or root} cannot be read ({error.strerror})") from None
-        undecodable = _undecodable_names(index.cases, root)
+        undecodable = index.undecodable_names(root)
         if undecodable:
-            problems = [*index.problems, *(p for p in undecodable if p not in index.problems)]
-            raise DataError(
-                f"{_file_count_text(len(problems))} unusable. {self._repair_advice()}", problems
+            raise self._unusable(
+                [*index.problems, *(p for p in undecodable if p not in index.problems)]
             )
         if not index.cases and not index.problems:
             error = self.no_data_error(f"nothing of the kind lies under {root}")
@@ -316,15 +260,16 @@ class FileDataset(PreparedDataset):
         paths = list(dict.fromkeys(p for case in index.cases for p in case.paths))
         unreadable = [f"{path} cannot be read" for path in paths if not os.access(path, os.R_OK)]
         if unreadable:
-            problems = [*index.problems, *unreadable]
-            raise DataError(
-                f"{_file_count_text(len(problems))} unusable. {self._repair_advice()}", problems
-            )
+            raise self._unusable([*index.problems, *unreadable])
         stamps = [modification_stamp(Path(path)) for path in paths]
         digests = self._digests = FileDigests(paths, stamps, hash_files(paths, progress))
         del paths, stamps
         split_of = self.assign_splits(index.cases)
         return index, digests, split_of
+
+    def _unusable(self, problems: Sequence[str]) -> DataError:
+        count = "1 file is" if len(problems) == 1 else f"{len(problems)} files are"
+        return DataError(f"{count} unusable. {self._repair_advice()}", problems)
 
     def _set_range(self, value: str | Sequence[float] | None) -> None:
         self.range = parse_range(value)
@@ -375,91 +320,37 @@ class FileDataset(PreparedDataset):
         if self.range == "train":
             self._limits = measure_range(self._training_values(index.cases, split_of), self.name)
         copy_problems, copy_notes = self._find_copies(index.cases, digests, split_of)
-        problems = [
-            *index.problems,
-            *copy_problems,
-            *self._shared_group_problems(index.cases, split_of),
-        ]
-        notes = [*index.notes, *copy_notes]
-        samples, counts, bad_cases = Counter[str](), Counter[str](), len(problems)
-        statistics: SampleStatistics | None = None
-        area_ratios: list[float] = []
-        abnormal_shares: list[float] = []
-        labels_of_test = set[bool]()
+        tally = CaseTally(
+            [
+                *index.problems,
+                *copy_problems,
+                *self._shared_group_problems(index.cases, split_of),
+            ],
+            [*index.notes, *copy_notes],
+        )
         remaining = [
             case for case in index.cases if writer is None or not writer.has_unit(case.name)
         ]
         done = len(index.cases) - len(remaining)
-        for case, outcome in self._read_ahead(remaining):
+        for case, outcome in read_ahead(remaining, self._read_checked):
             done += 1
             progress("checking and reading", done, len(index.cases))
             if isinstance(outcome, DataError):
-                problems += outcome.problems or (outcome.summary,)
-                bad_cases += 1
+                tally.add_error(outcome)
                 continue
-            notes += outcome.notes
-            counts.update(outcome.counts)
-            area_ratios += outcome.mask_area_ratios
-            shapes = {outcome.stored_shape: 1} if outcome.stored_shape else {}
-            of_case = SampleStatistics.of(outcome.samples)
-            if of_case is not None:
-                of_case = replace(of_case, stored_shapes=shapes)
-                statistics = of_case if statistics is None else statistics.joined(of_case)
-            abnormal_shares += _abnormal_shares(outcome.samples)
+            tally.add(outcome)
             for sample in outcome.samples:
-                part = _part_of(split_of.get(case.name), sample.label, outcome.trainable)
+                part = part_of(split_of.get(case.name), sample.label, outcome.trainable)
                 if part is not None:
-                    samples[part] += 1
-                    if part == "test":
-                        labels_of_test.add(bool(sample.label))
-                    if writer is not None and not bad_cases:
+                    tally.count(part, sample.label)
+                    if writer is not None and not tally.bad_cases:
                         writer.add(part, sample)
-            if writer is not None and not bad_cases:
+            if writer is not None and not tally.bad_cases:
                 writer.finish_unit(case.name)
-        if not bad_cases and len(remaining) == len(index.cases):
-            empty_splits = [part for part in ("train", "held_out", "test") if not samples[part]]
-            problems += [
-                f"no sample is left for {part}{self._empty_split_hint(part)}"
-                for part in empty_splits
-            ]
-            if len(labels_of_test) == 1:
-                kind = "abnormal" if labels_of_test == {True} else "normal"
-                notes.append(f"test holds {kind} samples alone: no detector can be judged on them")
-        notes += [f"{count_name}: {count}" for count_name, count in counts.items() if count]
-        notes += self._mask_area_notes(area_ratios)
-        notes += _large_mask_notes(abnormal_shares)
-        notes += self._narrow_range_notes(statistics)
-        return VerificationReport(
-            problems,
-            _truncate_notes(notes),
-            dict(samples),
-            bad_cases,
-            statistics=statistics,
-        )
-
-    def _mask_area_notes(self, ratios: Sequence[float]) -> list[str]:
-        """Return a warning if resizing changes the area of masks much."""
-        changed = [r for r in ratios if abs(r - 1) > MAX_MASK_AREA_CHANGE]
-        if not changed:
-            return []
-        low, high = f"{min(changed):.2g}", f"{max(changed):.2g}"
-        times = low if low == high else f"between {low} and {high}"
-        return [
-            f"masks change their area by more than {100 * MAX_MASK_AREA_CHANGE:.0f} % in "
-            f"{len(changed)} of {len(ratios)} abnormal samples (to {times} times of it): a larger "
-            f"size keeps more (--set {self.name}.size=...)"
-        ]
-
-    def _narrow_range_notes(self, statistics: SampleStatistics | None) -> list[str]:
-        """Return a warning if all values lie close together, as 12 bits stored in 16 do."""
-        if statistics is None or "range" not in inspect.signature(type(self)).parameters:
-            return []
-        if statistics.high - statistics.low > NARROW_RANGE:
-            return []
-        return [
-            f"all values lie in {statistics.low:.3g} to {statistics.high:.3g} of 0 to 1, as 12 "
-            f"bits in 16 do: --set {self.name}.range=train, or range=LOW,HIGH, uses all of it"
-        ]
+        if not tally.bad_cases and len(remaining) == len(index.cases):
+            tally.check_splits(self._empty_split_hint)
+        takes_range = "range" in inspect.signature(type(self)).parameters
+        return tally.report(self.name, takes_range=takes_range)
 
     def _empty_split_hint(self, part: str) -> str:
         kind = "test" if part == "test" else "normal training"
@@ -481,20 +372,6 @@ class FileDataset(PreparedDataset):
             f"(adbench info {self.name})"
         )
 
-    def _read_ahead(self, cases: Sequence[Case]) -> Iterator[tuple[Case, CaseSamples | DataError]]:
-        """Yield every case with its samples or its error, in order; threads read ahead."""
-        workers = min(os.cpu_count() or 1, 8)
-        pending: deque[tuple[Case, Future[CaseSamples | DataError]]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            for case in cases:
-                pending.append((case, pool.submit(self._read_checked, case)))
-                if len(pending) > workers:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
-
     def _read_checked(self, case: Case) -> CaseSamples | DataError:
         try:
             outcome = self.read(case)
@@ -512,105 +389,8 @@ class FileDataset(PreparedDataset):
         self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
     ) -> tuple[list[str], list[str]]:
         """Return byte-identical files of two cases: problems across splits, notes within one."""
-        seen, repeated = set[bytes](), set[bytes]()
-        for _, _, digest in self._unique_files(cases, digests, split_of):
-            (repeated if digest in seen else seen).add(digest)
-        del seen
-        owners: dict[bytes, list[tuple[Case, Path]]] = defaultdict(list)
-        for case, path, digest in self._unique_files(cases, digests, split_of) if repeated else ():
-            if digest in repeated:
-                owners[digest].append((case, path))
-        problems, notes = [], []
-        for copies in owners.values():
-            (first, path), *later_copies = copies
-            for case, other_path in later_copies:
-                if other_path == path:
-                    continue
-                finding = f"{case.name}: {other_path.name} is a copy of {first.name}: {path.name}"
-                in_two_splits = split_of[case.name] != split_of[first.name]
-                splits_text = (
-                    f" ({split_of[first.name]} and {split_of[case.name]})" if in_two_splits else ""
-                )
-                (problems if in_two_splits and not self.leaky else notes).append(
-                    finding + splits_text
-                )
-        return problems, notes
-
-    def _unique_files(
-        self, cases: Iterable[Case], digests: Mapping[Path, str], split_of: Mapping[str, str]
-    ) -> Iterator[tuple[Case, Path, bytes]]:
-        """Yield the files that no two cases may share, with what tells their contents apart."""
-        for case in cases:
-            for role, path in case.files.items():
-                if role in self.unique_roles and case.name in split_of:
-                    yield case, path, digests[path].encode()
+        allowed = self.leaky
+        return find_copies(cases, digests, split_of, self.unique_roles, across_splits=allowed)
 
     unique_roles: frozenset[str] = frozenset({"image"})
     """Roles whose files no two cases may share."""
-
-
-def _describe_folders(cases: Sequence[Case]) -> dict[str, int]:
-    """Return how many cases each folder holds, by its last two names and the label of its cases."""
-    labels = {None: "labelled by its masks", False: "normal", True: "abnormal"}
-    return dict(
-        Counter(
-            f"{'/'.join(next(iter(case.files.values())).parent.parts[-2:])} as {labels[case.label]}"
-            for case in cases
-            if case.files
-        )
-    )
-
-
-def _resizing_notes(statistics: SampleStatistics | None) -> list[str]:
-    """Return a note if images are resized or converted (slices of volumes always are)."""
-    text = "" if statistics is None else statistics.stored_text()
-    stored, _, prepared = text.partition(" -> ")
-    is_image = stored.count(" x ") == prepared.count(" x ") == 1
-    return [f"images are resized or converted: {text}"] if is_image and stored != prepared else []
-
-
-def _part_of(split: str | None, label: bool, train: bool) -> str | None:
-    """Return the part of the prepared file that a sample belongs to, or None."""
-    if split is None or split in ("val", "test"):
-        return split
-    if not train or (label and split == "held_out"):
-        return None
-    return "train-abnormal" if label else split
-
-
-def _undecodable_names(cases: Iterable[Case], root: Path) -> list[str]:
-    """Return a problem for each file below root whose name no cache key or record can hold."""
-    names = (os.path.relpath(path, root) for case in cases for path in case.paths)
-    return [
-        undecodable_name_text(name) for name in dict.fromkeys(n for n in names if not is_utf8(n))
-    ]
-
-
-def _file_count_text(count: int) -> str:
-    return "1 file is" if count == 1 else f"{count} files are"
-
-
-def _abnormal_shares(samples: Sequence[Sample]) -> list[float]:
-    """The share of pixels that the mask of each abnormal sample marks."""
-    return [
-        float(sample.mask.numpy().mean())  # torch would wake its threads for this
-        for sample in samples
-        if sample.label and sample.mask is not None
-    ]
-
-
-def _large_mask_notes(shares: Sequence[float]) -> list[str]:
-    """Return a warning if most masks mark most of their image: they may be drawn the other way."""
-    large = sum(share > 0.5 for share in shares)
-    if 2 * large <= len(shares):
-        return []
-    return [
-        f"masks mark more than half of the pixels in {large} of {len(shares)} abnormal samples "
-        f"({100 * median(shares):.0f} % at the median): if 0 is the anomaly in them, invert them"
-    ]
-
-
-def _truncate_notes(notes: Sequence[str], max_notes: int = 20) -> list[str]:
-    notes = merge_equal(notes) if len(notes) > max_notes else notes
-    more = len(notes) - max_notes
-    return [*notes[:max_notes], f"and {more} more such notes"] if more > 0 else list(notes)

@@ -23,7 +23,8 @@ from ..io.images import SUFFIXES, read_image, read_mask, resize, resize_mask, st
 from ..io.value_range import ValueRange, outside_range_text
 from ..splits.assignment import Case
 from ..transforms.tiles import cut_tiles, tile_starts
-from .file_dataset import CaseSamples, DatasetIndex, FileDataset
+from .cases import CaseSamples, DatasetIndex
+from .file_dataset import FileDataset
 
 
 class ImageDataset(FileDataset, ABC):

@@ -10,7 +10,8 @@ from ..base import Count, DataError, Natural, Positive, Spec, TwoFractions
 from ..io.hdf5_arrays import Array
 from ..splits.assignment import Case, check_fractions
 from ..transforms.series_windows import scale_by_training, window_samples, window_starts
-from .file_dataset import CaseSamples, FileDataset
+from .cases import CaseSamples
+from .file_dataset import FileDataset
 
 PARTS = ("train", "held_out", "test")
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the colours of ImageNet's images, which the weights expect to be removed."""
+from .imagenet import ImageNetLayers
 
 
-class ResNetLayers(nn.Module):
+class ResNetLayers(ImageNetLayers):
     """The layers of a ResNet, without its classifier, as feature maps of an image.
 
     blocks: in each of the four layers.
@@ -33,17 +31,11 @@ class ResNetLayers(nn.Module):
     [(1, 64, 8, 8), (1, 128, 4, 4)]
     """
 
-    mean: Tensor  # of ImageNet, (3, 1, 1)
-    deviation: Tensor
-
     def __init__(
         self, blocks: Sequence[int], *, width: int = 64, bottleneck: bool, layers: Sequence[int]
     ) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
-            constant = torch.tensor(values, device="cpu").view(3, 1, 1)  # also of a net on "meta"
-            self.register_buffer(name, constant, persistent=False)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         channels, widths = 64, [64]
@@ -59,7 +51,7 @@ class ResNetLayers(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The maps of (N, 3, H, W) in [0, 1] after each of `layers`, (N, C', h, w)."""
-        maps, x = [], relu(self.bn1(self.conv1((x - self.mean) / self.deviation)))
+        maps, x = [], relu(self.bn1(self.conv1(self.standardise(x))))
         x = max_pool2d(x, 3, 2, 1)
         for number in range(max(self.layers) + 1):
             x = self.get_submodule(f"layer{number}")(x) if number else x

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
-from .resnet import DEVIATION, MEAN
+from .imagenet import ImageNetLayers
 
 PATCH, TRAINED_SIDE = 14, 37
 """Pixels along a patch, and patches along the images that the weights were trained on."""
 
 
-class TransformerLayers(nn.Module):
+class TransformerLayers(ImageNetLayers):
     """A vision transformer's patch tokens after each of some quarters of its blocks, as maps.
 
     An image whose sides are no multiples of PATCH is enlarged to the next.
@@ -35,15 +35,9 @@ class TransformerLayers(nn.Module):
     [(1, 16, 2, 3), (1, 16, 2, 3)]
     """
 
-    mean: Tensor  # of ImageNet, (3, 1, 1)
-    deviation: Tensor
-
     def __init__(self, width: int, blocks: int, heads: int, *, layers: Sequence[int]) -> None:
         super().__init__()
         self.layers, self.channels = tuple(layers), (width,) * len(layers)
-        for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
-            constant = torch.tensor(values, device="cpu").view(3, 1, 1)  # also of a net on "meta"
-            self.register_buffer(name, constant, persistent=False)
         self.quarter = blocks // 4
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + TRAINED_SIDE**2, width))
@@ -57,7 +51,7 @@ class TransformerLayers(nn.Module):
         size = [-(-n // PATCH) * PATCH for n in x.shape[2:]]
         if size != list(x.shape[2:]):
             x = interpolate(x, size=size, mode="bilinear")
-        patches = self.patch_embed["proj"]((x - self.mean) / self.deviation)
+        patches = self.patch_embed["proj"](self.standardise(x))
         grid = list(patches.shape[2:])
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), patches.flatten(2).mT], 1)
         tokens, maps = tokens + self._positions(grid), []

@@ -6,6 +6,8 @@ all work that the device has queued is done; a copy from pinned memory only join
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -29,27 +31,38 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(target, non_blocking=True)
 
 
-class LateRead:
-    """Numbers of a device that the host reads later, when the device has computed them, without
-    waiting for what was queued since.
+class HostCopies:
+    """Copies on the CPU of tensors, by name, which a GPU makes when it has computed them.
 
-    values: of any shape; on a CPU they are there at once
+    The tensors may change as soon as this is built. The host waits for the GPU in `read` alone, and
+    not for what was queued since.
+
+    tensors: of the CPU or of one GPU, whose copies go into pinned memory
 
     >>> import torch
-    >>> from adbench.engine.runtime.transfer import LateRead
-    >>> LateRead(torch.tensor([3, 1])).read()
-    tensor([3, 1])
+    >>> from adbench.engine.runtime.transfer import HostCopies
+    >>> weight = torch.ones(2)
+    >>> copies = HostCopies({"weight": weight})
+    >>> _ = weight.zero_()
+    >>> copies.read()
+    {'weight': tensor([1., 1.])}
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self._values = values.detach().to("cpu", non_blocking=True)  # into pinned memory
-        self._event = None
-        if values.is_cuda:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._copies, self._event, device = dict[str, Tensor](), None, None
+        for name, value in tensors.items():
+            value = value.detach()
+            if value.is_cuda:
+                device = value.device
+                self._copies[name] = value.to("cpu", non_blocking=True)
+            else:
+                self._copies[name] = value.cpu().clone(memory_format=torch.contiguous_format)
+        if device is not None:
             self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(values.device))
+            self._event.record(torch.cuda.current_stream(device))
 
-    def read(self) -> Tensor:
-        """The numbers, on the CPU."""
+    def read(self) -> dict[str, Tensor]:
+        """The copies, the same each time."""
         if self._event is not None:
             self._event.synchronize()
-        return self._values
+        return self._copies

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..runtime.transfer import LateRead
+from ..runtime.transfer import HostCopies
 from .loss import NotFinite
 
 
@@ -28,7 +28,7 @@ class FiniteCheck:
     def __init__(self) -> None:
         self.skip: Tensor | None = None
         """1 on a GPU if the last step added is to be skipped, else 0, (); None on a CPU."""
-        self._pending: tuple[int, LateRead, Callable[[], str]] | None = None
+        self._pending: tuple[int, HostCopies, Callable[[], str]] | None = None
 
     def add(self, k: int, loss: Tensor, norm: Tensor, describe: Callable[[], str]) -> None:
         """Check step k; first raise what is known of the step before.
@@ -38,7 +38,7 @@ class FiniteCheck:
         """
         self.settle()
         finite = torch.isfinite(loss + norm)
-        self._pending = k, LateRead(torch.stack([finite.to(loss.dtype), loss])), describe
+        self._pending = k, HostCopies({"finite": finite, "loss": loss}), describe
         if loss.is_cuda:
             self.skip = (~finite).float()
         else:
@@ -49,6 +49,6 @@ class FiniteCheck:
         if self._pending is None:
             return
         (k, numbers, describe), self._pending = self._pending, None
-        finite, loss = numbers.read().tolist()
-        if not finite:
-            raise NotFinite(f"training step {k}: the loss is {loss}; {describe()}")
+        step = numbers.read()
+        if not step["finite"]:
+            raise NotFinite(f"training step {k}: the loss is {step['loss'].item()}; {describe()}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .state_writer import copy_to_host
+from ..runtime.transfer import HostCopies
 
 
 class OptimizerState:
@@ -100,25 +100,21 @@ class OptimizerState:
         for key, mean in self.average.items():
             self.weights[key].copy_(mean)
 
-    def weights_in_use(self) -> dict[str, Tensor]:
+    def weights_in_use(self) -> HostCopies:
         """A copy on the CPU of what would be used if the training ended here: the average of the
         weights, or the weights, and everything else of the module's state dict."""
         state = {f"weight/{key}": self.average.get(key, p) for key, p in self.weights.items()}
         state |= {f"rest/{key}": value for key, value in self._untrained_tensors()}
-        copies, device = copy_to_host(state)
-        if device is not None:  # one wait for all of them
-            copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(device))
-            copied.synchronize()
-        return copies
+        return HostCopies(state)
 
     @torch.no_grad()
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `weights_in_use` or `state_dict` returned into the module."""
+        """Restore the weights of `weights_in_use` or `state_dict` into the module, without waiting
+        for a GPU where they are in pinned memory."""
         for key, value in self.weights.items():
-            value.copy_(state[f"weight/{key}"])
+            value.copy_(state[f"weight/{key}"], non_blocking=True)
         for key, value in self._untrained_tensors():
-            value.copy_(state[f"rest/{key}"])
+            value.copy_(state[f"rest/{key}"], non_blocking=True)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

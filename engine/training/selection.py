@@ -22,6 +22,7 @@ from ..runtime.distributed import TeamError
 from ..runtime.learning_curve import CurvePoint, LearningCurve
 from ..runtime.out_of_memory import halve_batch, is_out_of_memory
 from ..runtime.rng import Rng
+from ..runtime.transfer import HostCopies
 from .data_loading import Examples, iterate_batches
 from .loss import LossFunction, NotFinite
 from .optimizer_state import OptimizerState
@@ -104,7 +105,7 @@ class WeightSelection:
         self._steps, self._calibration_losses = list[int](), list[float]()  # NaN: not measured
         self._losses = list[Tensor]()  # () each; read at the end, so that no step waits
         self._total, self._count = torch.zeros((), device=context.device), 0
-        self._lowest, self._best_step, self._best = math.inf, 0, dict[str, Tensor]()
+        self._lowest, self._best_step, self._best = math.inf, 0, HostCopies({})
         self._rows_at_a_time = ROWS_AT_A_TIME
 
     def record(self, step: int, loss: Tensor) -> None:
@@ -133,8 +134,8 @@ class WeightSelection:
         if not self._selects:
             self._state.apply_ema()
         else:
-            if self._best:
-                self._state.load_weights(self._best)
+            if best := self._best.read():
+                self._state.load_weights(best)
             team = self._context.team
             if team.size > 1:
                 team.broadcast([*self._state.weights.values(), *self._state.buffers().values()])
@@ -160,7 +161,7 @@ class WeightSelection:
             "best_step": torch.tensor(self._best_step),
         }
         state = {f"curve/{key}": value.detach() for key, value in numbers.items()}
-        return state | {f"best/{key}": value for key, value in self._best.items()}
+        return state | {f"best/{key}": value for key, value in self._best.read().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore everything that `state_dict` returned."""
@@ -174,11 +175,8 @@ class WeightSelection:
         self._count = int(state["curve/count"])
         self._lowest = float(state["curve/lowest"])
         self._best_step = int(state["curve/best_step"])
-        self._best = {
-            key.removeprefix("best/"): value.clone()
-            for key, value in state.items()
-            if key.startswith("best/")
-        }
+        best = {key: value for key, value in state.items() if key.startswith("best/")}
+        self._best = HostCopies({key.removeprefix("best/"): best[key] for key in best})
 
     def _measure(self, step: int) -> float:
         """The mean loss on the calibration samples with the weights in use; in a team, where other

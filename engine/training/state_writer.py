@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import torch
 from torch import Tensor
 
 from ..runtime.context import NullStateStore, StateStore
+from ..runtime.transfer import HostCopies
 
 COST_RATIO = 50.0
 """Two saves are so many times further apart than what one took from the training, or more."""
@@ -77,24 +77,18 @@ class StateWriter:
         if isinstance(self._store, NullStateStore):
             return
         start = time.monotonic()
-        copies, device = copy_to_host(state())
-        copied = None
-        if device is not None:
-            copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(device))
+        copies = HostCopies(state())
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "adbench-state")
-        self._writing = self._thread.submit(self._write, copies, copied)
+        self._writing = self._thread.submit(self._write, copies)
         self._last = time.monotonic()
         self._cost = self._last - start
         if wait or not self._interval:
             self._settle()
 
-    def _write(self, copies: Mapping[str, Tensor], copied: torch.cuda.Event | None) -> float:
+    def _write(self, copies: HostCopies) -> float:
         start = time.thread_time()
-        if copied is not None:
-            copied.synchronize()
-        self._store.save(self._name, copies)
+        self._store.save(self._name, copies.read())
         return time.thread_time() - start
 
     def _settle(self) -> None:
@@ -102,24 +96,3 @@ class StateWriter:
         writing, self._writing = self._writing, None
         if writing is not None:
             self._cost += writing.result()
-
-
-def copy_to_host(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], torch.device | None]:
-    """Return copies of tensors on the CPU, by name, and the GPU that has still to make them.
-
-    state: tensors of the CPU or of one GPU
-
-    >>> import torch
-    >>> from adbench.engine.training.state_writer import copy_to_host
-    >>> copy_to_host({"step": torch.tensor(3)})
-    ({'step': tensor(3)}, None)
-    """
-    copies, device = dict[str, Tensor](), None
-    for name, value in state.items():
-        value = value.detach()
-        if value.is_cuda:
-            device = value.device
-            copies[name] = value.to("cpu", non_blocking=True)  # into pinned memory
-        else:
-            copies[name] = value.cpu().clone(memory_format=torch.contiguous_format)
-    return copies, device

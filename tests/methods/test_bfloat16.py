@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adbench.benchmark.plugins.conformance import MethodUnderTest
+from adbench.benchmark.plugins.method_under_test import MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 from adbench.engine.runtime.precision import LowPrecisionModule
 

@@ -12,19 +12,20 @@ from itertools import product
 import pytest
 import torch
 
-from adbench.benchmark.plugins import conformance as check
-from adbench.benchmark.plugins.conformance import CHECKS, MethodUnderTest
+from adbench.benchmark.plugins import prediction_checks, training_checks
+from adbench.benchmark.plugins.conformance import CHECKS
+from adbench.benchmark.plugins.method_under_test import MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 from adbench.datasets.base import Spec
 
 REGISTRY = Registry.read()
 METHODS = REGISTRY.methods
 ONCE = {
-    check.batch_composition_does_not_change_results,
-    check.levels_do_not_influence_each_other,
-    check.training_depends_on_data_and_seed_alone,
-    check.resumed_training_gives_the_same_weights,
-    check.training_stops_soon_on_request,
+    prediction_checks.batch_composition_does_not_change_results,
+    prediction_checks.levels_do_not_influence_each_other,
+    training_checks.training_depends_on_data_and_seed_alone,
+    training_checks.resumed_training_gives_the_same_weights,
+    training_checks.training_stops_soon_on_request,
 }
 """Asked of images here, or of what a method takes instead: signals and volumes go through the same
 code. `adbench check` asks everything of all."""
@@ -41,7 +42,7 @@ def cases() -> Iterator[tuple[str, int, Callable[[MethodUnderTest], None]]]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is no broken contract."""
-    monkeypatch.setattr(check, "STOP_SECONDS", 120.0)
+    monkeypatch.setattr(training_checks, "STOP_SECONDS", 120.0)
 
 
 @cache

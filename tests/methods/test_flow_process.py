@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from accelerator import pretended_accelerator
-from adbench.benchmark.plugins.conformance import MethodUnderTest
+from adbench.benchmark.plugins.method_under_test import MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 from adbench.datasets.base import Spec
 from adbench.engine.diffusion.flow import Flow

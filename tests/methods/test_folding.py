@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from adbench.benchmark.plugins import conformance as check
-from adbench.benchmark.plugins.conformance import MethodUnderTest
+from adbench.benchmark.plugins import prediction_checks
+from adbench.benchmark.plugins.method_under_test import MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 from adbench.engine.networks.monai_unet import DiffusionUNet
 
@@ -33,7 +33,7 @@ def test_a_method_folds(name: str, axes: int) -> None:
         assert (pixels.fold, blocks.fold) == (1, 2)
         assert second.in_channels == 2**axes * first.in_channels
     assert networks[0], "fold is a setting of the diffusion UNet"
-    check.a_result_for_every_level_and_sample(folded)
+    prediction_checks.a_result_for_every_level_and_sample(folded)
 
 
 def test_no_diffusion_unet_is_left_out() -> None:

@@ -30,6 +30,9 @@ DEVICE = torch.device("cuda", 0)
 ADAM = import_module("torch.optim.adam")
 CLIPPING = import_module("torch.nn.utils.clip_grad")
 ROOT = f"{Path(__file__).resolve().parents[2]}/"
+TRANSFER = "engine/runtime/transfer.py"
+"""Copies tensors for others, whose lines a wait in it is counted by."""
+
 aten = torch.ops.aten
 
 WAITING = {
@@ -166,7 +169,7 @@ class PretendedAccelerator(TorchFunctionMode):
             copy.pretends_to_be_pinned = True
             return copy
         if func is Tensor.is_pinned:
-            return hasattr(args[0], "pretends_to_be_pinned")
+            return _is_pinned(args[0])
         on_device = bool(args) and _on_device(args[0])
         if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__) and on_device:
             if func is not Tensor.tolist:
@@ -184,7 +187,8 @@ class PretendedAccelerator(TorchFunctionMode):
         line, sampling = "", False
         while frame is not None:
             file = _own_file(frame.f_code.co_filename)
-            line = line or (f"{file}:{frame.f_lineno} {what}" if file else "")
+            if file != TRANSFER:
+                line = line or (f"{file}:{frame.f_lineno} {what}" if file else "")
             sampling = sampling or frame.f_code.co_name == "run_chains"
             frame = frame.f_back
         self.waits[line or f"test {what}"] += 1
@@ -230,9 +234,11 @@ class PretendedAccelerator(TorchFunctionMode):
             if not non_blocking:
                 self.wait("to the host")
             host = _ToHost.apply(source)
-            return host.to(**options) if options else host
+            host = host.to(**options) if options else host
+            host.pretends_to_be_pinned = non_blocking
+            return host
         loader = "data_loading.py" in sys._getframe(2).f_code.co_filename  # which pins batches
-        if not (non_blocking and (hasattr(source, "pretends_to_be_pinned") or loader)):
+        if not (non_blocking and (_is_pinned(source) or loader)):
             self.wait("to the device")
         return _to_device(source.to(**options) if options else source)
 
@@ -375,7 +381,9 @@ def _check_devices(func: Any, args: Sequence[Any], tensors: list[Tensor]) -> Non
     if packet is aten.cat and torch._C._current_graph_task_id() >= 0:
         return  # zeros for a gradient that nothing asks for, which C++ makes beside the copies
     if packet in CROSSING:
-        _wait(str(packet))
+        non_blocking = packet is aten.copy_ and len(args) > 2 and args[2]
+        if not (non_blocking and all(map(_is_pinned, strangers))):
+            _wait(str(packet))
         return
     if packet in INDEXING and _on_device(args[0]):
         values = args[2] if len(args) > 2 and "put" in str(packet) else None
@@ -450,6 +458,10 @@ def _wrap(output: Any) -> Any:
 
 def _on_device(value: Any) -> bool:
     return isinstance(value, AcceleratorTensor)
+
+
+def _is_pinned(value: Tensor) -> bool:
+    return getattr(value, "pretends_to_be_pinned", False)
 
 
 def _is_device(device: Any) -> bool:

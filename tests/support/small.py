@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from adbench.benchmark.plugins import conformance as check
+from adbench.benchmark.plugins.method_under_test import PROFILE, smooth_samples
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.registry.settings import build, setting_parameters
 from adbench.datasets.base import Sample, Spec
 
-SMALL = Registry.read().profile(check.PROFILE).args["methods"]["*"]
+SMALL = Registry.read().profile(PROFILE).args["methods"]["*"]
 
 
 def small_method(name: str, spec: Spec, **more: Any) -> Any:
@@ -21,7 +21,7 @@ def small_method(name: str, spec: Spec, **more: Any) -> Any:
     reference = {key: value for key, value in more.items() if key in entry.parameters()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return entry.build(spec, **entry.arguments(check.PROFILE) | reference)
+        return entry.build(spec, **entry.arguments(PROFILE) | reference)
 
 
 def build_small(cls: type, spec: Spec, **more: Any) -> Any:
@@ -37,4 +37,4 @@ def samples(
     shape: Sequence[int], count: int = 5, channels: int = 2, name: str = "s"
 ) -> list[Sample]:
     """Smooth normal samples in [0, 1], each of its own group."""
-    return check.smooth_samples(shape, count, name, channels)
+    return smooth_samples(shape, count, name, channels)

@@ -20,12 +20,9 @@ from sklearn.metrics import (
 from adbench.benchmark.evaluation import predictions as predictions_module
 from adbench.benchmark.evaluation.evaluate import Predictions, evaluate
 from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
-from adbench.benchmark.evaluation.protocol import (
-    Protocol,
-    ProtocolError,
-    bisect_dice_threshold,
-    threshold_exceeded_by,
-)
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.evaluation.protocol_values import ProtocolError
+from adbench.benchmark.evaluation.thresholds import bisect_dice_threshold, threshold_exceeded_by
 
 LEVELS = (100, 250, 500)
 SIDE = 12

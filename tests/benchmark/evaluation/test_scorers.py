@@ -13,7 +13,8 @@ from scipy.spatial.distance import mahalanobis
 from adbench.benchmark.evaluation import scorers
 from adbench.benchmark.evaluation.evaluate import evaluate
 from adbench.benchmark.evaluation.predictions import Predictions
-from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.evaluation.protocol_values import ProtocolError
 from adbench.benchmark.evaluation.scorers import ScoredMaps, score_splits
 
 ALL = ("pvalue", "position-z", "levels-mean", "levels-max", "levels-mahalanobis")

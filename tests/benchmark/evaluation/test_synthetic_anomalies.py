@@ -10,7 +10,8 @@ import torch
 
 from adbench.benchmark.evaluation.evaluate import evaluate
 from adbench.benchmark.evaluation.predictions import Predictions
-from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.evaluation.protocol_values import ProtocolError
 from adbench.benchmark.evaluation.synthetic_anomalies import (
     SyntheticAnomalies,
     concatenate_predictions,

@@ -16,7 +16,8 @@ from adbench.benchmark.evaluation.named_protocols import (
     protocol_name,
 )
 from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
-from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.evaluation.protocol_values import ProtocolError
 from adbench.benchmark.evaluation.volume_stacks import volume_stacks
 
 DEPTH, SIZE, PATIENTS = 6, 10, 6

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adbench.benchmark.evaluation.protocol import Protocol, ProtocolError
+from adbench.benchmark.evaluation.protocol import Protocol
+from adbench.benchmark.evaluation.protocol_values import ProtocolError
 from adbench.benchmark.experiments.example_experiments import example_experiments
 from adbench.benchmark.experiments.pipeline import run_experiment
 from adbench.benchmark.experiments.repeated_detection import SHRINKAGE, RepeatedDetection

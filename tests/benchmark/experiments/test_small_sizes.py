@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adbench.benchmark.experiments.argument_conflicts import argument_conflict
-from adbench.benchmark.plugins.conformance import MethodUnderTest
+from adbench.benchmark.plugins.method_under_test import MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 from adbench.datasets.base import Spec
 from adbench.engine.training import selection

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import adbench
-from adbench.benchmark.evaluation.protocol import ProtocolError
+from adbench.benchmark.evaluation.protocol_values import ProtocolError
 from adbench.benchmark.experiments.run_config import OptionError
 from adbench.benchmark.external.export_maps import ExportError
 from adbench.datasets.base import DataError

@@ -7,7 +7,7 @@ import math
 import pandas
 
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
-from adbench.benchmark.leaderboard.record_schema import BUDGET, COST, METRICS
+from adbench.benchmark.leaderboard.metric_names import BUDGET, COST, METRICS
 from records import missing, record, some
 
 

@@ -17,8 +17,8 @@ from rich.console import Console
 from adbench import load_results
 from adbench.benchmark.leaderboard.comparison import compare
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+from adbench.benchmark.leaderboard.metric_names import METRIC_RANGES
 from adbench.benchmark.leaderboard.pairwise import PairError
-from adbench.benchmark.leaderboard.record_schema import METRIC_RANGES
 from adbench.benchmark.leaderboard.records import parse_record, read_records
 from adbench.benchmark.scheduling.status import read_status
 from records import record

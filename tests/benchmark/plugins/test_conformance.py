@@ -15,8 +15,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from adbench.benchmark.cli.main import app
-from adbench.benchmark.plugins import conformance as check
-from adbench.benchmark.plugins.conformance import CHECKS, PROFILE, CheckResult
+from adbench.benchmark.plugins import declaration_checks, prediction_checks, training_checks
+from adbench.benchmark.plugins.conformance import CHECKS, CheckResult, check_method
+from adbench.benchmark.plugins.method_under_test import PROFILE, MethodUnderTest
 from adbench.benchmark.registry.registry import Entry, Registry
 from adbench.datasets.base import Spec, Split
 from adbench.engine.runtime.context import Interrupted, StateStore, TrainingContext
@@ -226,7 +227,7 @@ def answers(cls: type[Method], *, batch_dependent: bool = False) -> list[CheckRe
         batch_dependent=batch_dependent,
     )  # fmt: skip
     object.__setattr__(entry, "load", lambda: cls)
-    return list(check.check_method(entry))
+    return list(check_method(entry))
 
 
 def broken(cls: type[Method]) -> dict[str, str]:
@@ -248,24 +249,36 @@ def test_a_registered_batch_dependence_is_allowed_but_the_order_may_not_count() 
 @pytest.mark.parametrize(
     ("cls", "question", "message"),
     [
-        (Cohort, check.batch_composition_does_not_change_results, "differs by"),
-        (Leaning, check.levels_do_not_influence_each_other, "differs by"),
-        (Forgetful, check.the_state_dict_holds_all_that_was_learnt, "differs by"),
-        (Global, check.the_state_dict_holds_all_that_was_learnt, "global stream"),
-        (Shuffling, check.training_depends_on_data_and_seed_alone, "global stream"),
-        (Peeking, check.training_depends_on_data_and_seed_alone, "mean differs"),
-        (Masked, check.training_depends_on_data_and_seed_alone, "mean differs"),
-        (Beginning, check.resumed_training_gives_the_same_weights, "mean differs"),
-        (Thin, check.a_result_for_every_level_and_sample, r"(2, 3, 18, 15), not (2, 3, 18, 16)"),
-        (Endless, check.a_result_for_every_level_and_sample, "not finite"),
-        (Signed, check.a_result_for_every_level_and_sample, "at least 0"),
-        (Surplus, check.a_result_for_every_level_and_sample, "score has shape (3, 3), not (2, 3)"),
-        (Complex, check.a_result_for_every_level_and_sample, "score is complex"),
-        (Picky, check.other_levels_are_taken, "KeyError"),
-        (Framed, check.nothing_but_x_and_keys_is_read, "differs by"),
-        (Growing, check.predicting_leaves_nothing_behind, "bytes in the method's attributes"),
-        (Elsewhere, check.class_attributes_are_valid, "published, 250"),
-        (Open, check.other_numbers_of_axes_are_refused, "built for"),
+        (Cohort, prediction_checks.batch_composition_does_not_change_results, "differs by"),
+        (Leaning, prediction_checks.levels_do_not_influence_each_other, "differs by"),
+        (Forgetful, prediction_checks.the_state_dict_holds_all_that_was_learnt, "differs by"),
+        (Global, prediction_checks.the_state_dict_holds_all_that_was_learnt, "global stream"),
+        (Shuffling, training_checks.training_depends_on_data_and_seed_alone, "global stream"),
+        (Peeking, training_checks.training_depends_on_data_and_seed_alone, "mean differs"),
+        (Masked, training_checks.training_depends_on_data_and_seed_alone, "mean differs"),
+        (Beginning, training_checks.resumed_training_gives_the_same_weights, "mean differs"),
+        (
+            Thin,
+            prediction_checks.a_result_for_every_level_and_sample,
+            r"(2, 3, 18, 15), not (2, 3, 18, 16)",
+        ),
+        (Endless, prediction_checks.a_result_for_every_level_and_sample, "not finite"),
+        (Signed, prediction_checks.a_result_for_every_level_and_sample, "at least 0"),
+        (
+            Surplus,
+            prediction_checks.a_result_for_every_level_and_sample,
+            "score has shape (3, 3), not (2, 3)",
+        ),
+        (Complex, prediction_checks.a_result_for_every_level_and_sample, "score is complex"),
+        (Picky, prediction_checks.other_levels_are_taken, "KeyError"),
+        (Framed, prediction_checks.nothing_but_x_and_keys_is_read, "differs by"),
+        (
+            Growing,
+            prediction_checks.predicting_leaves_nothing_behind,
+            "bytes in the method's attributes",
+        ),
+        (Elsewhere, declaration_checks.class_attributes_are_valid, "published, 250"),
+        (Open, declaration_checks.other_numbers_of_axes_are_refused, "built for"),
     ],
 )
 def test_it_is_found(cls: type[Method], question: Callable[..., None], message: str) -> None:
@@ -273,7 +286,7 @@ def test_it_is_found(cls: type[Method], question: Callable[..., None], message: 
 
 
 def test_a_training_that_does_not_ask_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(training_checks, "STOP_SECONDS", 0.5)
     assert "does not call context.stop" in broken(Deaf)["training_stops_soon_on_request"]
 
 
@@ -295,5 +308,5 @@ def test_a_plugin_from_outside_is_asked_by_name() -> None:
 def test_no_sample_is_made_larger_and_the_profile_is_for_everything() -> None:
     names = Registry.read().methods
     for axes, side in ((1, 16), (3, 8)):
-        assert check.MethodUnderTest(names["dae"], axes).args["size"] == side
+        assert MethodUnderTest(names["dae"], axes).args["size"] == side
     assert names["dae"].arguments(PROFILE)["steps"] == 3

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from adbench.datasets.base import DataError, Sample, Spec
 from adbench.datasets.io.directories import find_files, name_conflicts
 from adbench.datasets.preparation import file_dataset as files
-from adbench.datasets.preparation.file_dataset import CaseSamples, DatasetIndex, FileDataset
+from adbench.datasets.preparation.cases import CaseSamples, DatasetIndex
+from adbench.datasets.preparation.file_dataset import FileDataset
 from adbench.datasets.splits.assignment import (
     Case,
     assign_groups,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from adbench.engine.features.backbones import FAMILIES, load_backbone
 from adbench.engine.features.feature_maps import FeatureMaps
+from adbench.engine.features.imagenet import DEVIATION, MEAN
 from adbench.engine.features.pretrained import FeaturesError
-from adbench.engine.features.resnet import DEVIATION, MEAN
 from adbench.engine.features.vision_transformer import TransformerLayers
 
 

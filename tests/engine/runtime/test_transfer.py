@@ -8,7 +8,7 @@ import torch
 from accelerator import pretended_accelerator
 from adbench.engine.noise.noise import Simplex, gaussian
 from adbench.engine.runtime.rng import Rng
-from adbench.engine.runtime.transfer import LateRead, to_device
+from adbench.engine.runtime.transfer import HostCopies, to_device
 
 KEYS, INDEX = ["a", "b", "c"], torch.tensor([2, 0])
 
@@ -17,11 +17,11 @@ def test_a_copy_does_not_wait_and_a_late_read_only_for_what_is_new() -> None:
     with pretended_accelerator() as gpu:
         x = to_device(torch.arange(3), "cuda")
         assert x.is_cuda and to_device(x, "cuda") is x
-        early = LateRead(x)
+        early = HostCopies({"x": x})
         for _ in range(30):
             x = x + 1
-        assert early.read().tolist() == [0, 1, 2] and not gpu.waits
-        assert LateRead(x).read().tolist() == [30, 31, 32] and gpu.waits.total() == 1
+        assert early.read()["x"].tolist() == [0, 1, 2] and not gpu.waits
+        assert HostCopies({"x": x}).read()["x"].tolist() == [30, 31, 32] and gpu.waits.total() == 1
         torch.tensor([1], device="cuda")
         assert gpu.waits.total() == 2
 

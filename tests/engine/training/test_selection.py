@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from accelerator import pretended_accelerator
 from adbench.benchmark.store.partial_state import PartialState
 from adbench.engine.runtime.context import Interrupted, TrainingContext
 from adbench.engine.runtime.distributed import TeamError
@@ -242,3 +243,22 @@ def test_a_measurement_that_fails_ends_the_whole_team() -> None:
         return type(caught.value).__name__
 
     assert run_team(work) == ["ZeroDivisionError", "TeamError"]
+
+
+def test_a_gpu_copies_and_restores_the_best_weights_without_a_wait() -> None:
+    """The host waits for the calibration loss alone, which says whether they are the best."""
+
+    def train_on(device: str) -> list[Tensor]:
+        net, curves = build_net(), list[LearningCurve]()
+        context = TrainingContext(device=device, event_interval=1e9, on_curve=curves.append)
+        train_module(
+            lambda x, label, rng: denoising_error(net, x, rng),
+            net, DATA, context, PLAN, validation=CALIBRATION,
+        )  # fmt: skip
+        assert len(curves[0].points) > 2
+        return [value.cpu() for value in net.parameters()]
+
+    with pretended_accelerator() as gpu:
+        weights = train_on("cuda")
+    assert not [line for line in gpu.waits if "optimizer_state" in line], gpu.waits
+    assert all(map(torch.equal, weights, train_on("cpu")))
