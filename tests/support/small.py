@@ -33,6 +33,18 @@ def build_small(cls: type, spec: Spec, **more: Any) -> Any:
         return build(cls, spec, **small | more)
 
 
+def shorten_trainings(subject: check.MethodUnderTest, steps: int) -> check.MethodUnderTest:
+    """The subject, not built yet, whose trainings take at most so many steps and measure the
+    calibration loss after the last alone: every step runs the same lines."""
+    for key, value in subject.args.items():
+        training = f"_{key}".endswith("_steps") and key not in subject.cls.inference
+        if training and isinstance(value, int):
+            subject.args[key] = min(value, steps)
+    if "select_every" in subject.args:
+        subject.args["select_every"] = steps
+    return subject
+
+
 def samples(
     shape: Sequence[int], count: int = 5, channels: int = 2, name: str = "s"
 ) -> list[Sample]:
