@@ -8,9 +8,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # before torch is imported. Tiny tensors: more threads only wait for each other
@@ -47,5 +49,7 @@ def own_folders() -> Iterator[Path]:
         patch.delenv("ADBENCH_DATA", raising=False)
         patch.setenv("ADBENCH_EXECUTOR", "inline")  # a new Python costs seconds; tests say "local"
         patch.setattr(os, "fsync", lambda file: None)
+        # every call of a command would build all of them again, which takes 31 ms
+        patch.setattr("typer.testing._get_command", cache(get_command))
         yield root
     shutil.rmtree(root, ignore_errors=True)

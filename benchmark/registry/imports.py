@@ -11,8 +11,9 @@ from hashlib import sha256
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, get_type_hints
+from weakref import WeakKeyDictionary
 
 FOLDER_PACKAGE_PREFIX = "adbench_folder_"
 """Modules of a plugin that is a file live in a package of this name and a hash of their folder."""
@@ -33,16 +34,32 @@ def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        constructor = vars(base)["__init__"]
-        own = list(inspect.signature(constructor).parameters.values())[1:]
-        names = getattr(constructor, "__globals__", {})
+        own = _own_parameters(vars(base)["__init__"])
         for p in own:
             if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
-                annotation = resolve_annotation(p.annotation, names)
-                parameters.setdefault(p.name, p.replace(annotation=annotation))
+                parameters.setdefault(p.name, p)
         if not any(p.kind is p.VAR_KEYWORD for p in own):
             break
     return parameters
+
+
+def _own_parameters(constructor: Any) -> tuple[inspect.Parameter, ...]:
+    """The parameters of one constructor, without `self`."""
+    if isinstance(constructor, FunctionType) and constructor in _OF_FUNCTION:
+        return _OF_FUNCTION[constructor]
+    names = getattr(constructor, "__globals__", {})
+    parameters = tuple(
+        p.replace(annotation=resolve_annotation(p.annotation, names))
+        for p in list(inspect.signature(constructor).parameters.values())[1:]
+    )
+    unnamed = any(isinstance(p.annotation, str) for p in parameters)  # its module may name it yet
+    if isinstance(constructor, FunctionType) and not unnamed:
+        _OF_FUNCTION[constructor] = parameters
+    return parameters
+
+
+_OF_FUNCTION = WeakKeyDictionary[FunctionType, tuple[inspect.Parameter, ...]]()
+"""Reading annotations takes ten times as long as all else that an entry's arguments take."""
 
 
 def resolve_annotation(annotation: Any, names: Mapping[str, Any]) -> Any:

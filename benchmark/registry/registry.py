@@ -167,8 +167,9 @@ class Registry:
                     self.profiles[key] = replace(profile, levels_by_method=levels_by_method)
 
     def _add_installed(self) -> None:
+        points = entry_points()  # of every package: each call reads all their files
         for package in PACKAGES:
-            for point in entry_points(group=f"adbench.{package}"):
+            for point in points.select(group=f"adbench.{package}"):
                 origin = f"the package {point.dist.name if point.dist else point.module!r}"
                 path = f"{point.module}:{point.attr}"
                 self._add(Entry(point.name, package, path, origin, path, label=point.name))

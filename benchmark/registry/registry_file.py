@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from .imports import did_you_mean
 from .lookup import RegistryError
 from .profile import Profile
 from .setting_types import convert_setting
-from .yaml_lines import YAMLFileError, read_yaml_file
+from .yaml_lines import YAMLFileError, copy_lined, read_yaml_file
 
 PROFILE_KEYS = {"about", "levels", *PACKAGES}
 """Keys of a profile."""
@@ -40,7 +41,7 @@ def read_registry_file(path: Path, origin: str, *, own: bool = False) -> dict[st
     """Return the top level of a registry file: its methods, datasets, suites and profiles.
 
     origin: what errors call the file
-    own: it is adbench's own file, which is read faster
+    own: it is adbench's own file, which is read faster, and once in a process
 
     Raises RegistryError on a file that cannot be read, is no YAML, or has other keys.
 
@@ -52,11 +53,20 @@ def read_registry_file(path: Path, origin: str, *, own: bool = False) -> dict[st
     ...     read_registry_file(path, "registry.yaml")["methods"]
     {'mine': {'class': 'mine.py:Mine'}}
     """
+    return copy_lined(_read_own(path, origin)) if own else _read(path, origin)
+
+
+def _read(path: Path, origin: str, *, own: bool = False) -> dict[str, Any]:
     try:
         raw = read_yaml_file(path, origin, own=own)
     except YAMLFileError as error:
         raise RegistryError(str(error)) from error
     return check_mapping(raw, f"{origin}: the file", {*PACKAGES, "profiles", "suites"})
+
+
+@cache
+def _read_own(path: Path, origin: str) -> dict[str, Any]:
+    return _read(path, origin, own=True)
 
 
 def parse_entry(name: str, package: str, row: Any, origin: str, folder: Path, line: str) -> Entry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from inspect import Parameter
 from typing import Any, get_type_hints
 
@@ -103,7 +104,7 @@ def _settings_of(name: str, parameter: Parameter) -> dict[str, Parameter]:
     """One argument as settings: itself, or the fields of the group that it is."""
     if not _is_group(parameter):
         return {name: parameter}
-    types = get_type_hints(type(parameter.default), include_extras=True)
+    types = _field_types(type(parameter.default))
     return {
         field.name: Parameter(
             field.name,
@@ -114,3 +115,9 @@ def _settings_of(name: str, parameter: Parameter) -> dict[str, Parameter]:
         for field in fields(parameter.default)
         if field.init and field.metadata.get("setting", True)
     }
+
+
+@cache
+def _field_types(group: type) -> dict[str, Any]:
+    """The annotations of a dataclass."""
+    return get_type_hints(group, include_extras=True)

@@ -85,6 +85,22 @@ def load_lined(text: str, *, own: bool = False) -> Any:
     return yaml.load(text, _OwnLoader if own else _Loader)
 
 
+def copy_lined(value: Any) -> Any:
+    """Return what was read anew, as another caller may change it: mappings and lists are copies.
+
+    >>> first = load_lined("a: {b: [1]}")
+    >>> second = copy_lined(first)
+    >>> second["a"]["b"].append(2)
+    >>> first, second["a"].lines
+    ({'a': {'b': [1]}}, {'b': 1})
+    """
+    if isinstance(value, LinedMapping):
+        mapping = LinedMapping({key: copy_lined(item) for key, item in value.items()})
+        mapping.lines = value.lines
+        return mapping
+    return [copy_lined(item) for item in value] if isinstance(value, list) else value
+
+
 class _Loader(yaml.SafeLoader):
     """yaml.SafeLoader, which constructs plain values only, with lines."""
 

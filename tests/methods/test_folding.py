@@ -10,6 +10,7 @@ from adbench.benchmark.plugins import prediction_checks
 from adbench.benchmark.plugins.method_under_test import MethodUnderTest
 from adbench.benchmark.registry.registry import Registry
 from adbench.engine.networks.monai_unet import DiffusionUNet
+from small import shorten_trainings
 
 METHODS = Registry.read().methods
 
@@ -25,8 +26,8 @@ def cases() -> Iterator[tuple[str, int]]:
 def test_a_method_folds(name: str, axes: int) -> None:
     plain, folded = (MethodUnderTest(METHODS[name], axes, {"fold": fold}) for fold in (1, 2))
     networks = [
-        [part for part in subject.fitted.modules() if isinstance(part, DiffusionUNet)]
-        for subject in (plain, folded)
+        [part for part in method.modules() if isinstance(part, DiffusionUNet)]
+        for method in (plain.build(), shorten_trainings(folded, 1).fitted)
     ]
     for pixels, blocks in zip(*networks, strict=True):
         first, second = (net.get_submodule("conv_in.conv") for net in (pixels, blocks))

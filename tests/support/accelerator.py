@@ -63,6 +63,9 @@ PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.dot, aten
     aten._scaled_dot_product_flash_attention_for_cpu}  # fmt: skip
 """What takes the time of a network: CUDA has none for integers."""
 
+COUNTED = PRODUCTS | INDEXING | WAITING
+"""What a test may ask about: most operations are none of these."""
+
 CROSSING = {aten.copy_, aten._to_copy}
 """Operations that take tensors of two devices."""
 
@@ -75,6 +78,12 @@ COMPOSITE = {torch.quantile, Tensor.quantile}
 """Operations that C++ puts together of others, on the device of the host's copies."""
 
 FROM_HOST = {torch.tensor, torch.as_tensor, torch.scalar_tensor}
+
+REPLACED = FACTORIES | COMPOSITE | FROM_HOST | {
+    Tensor.to, Tensor.cuda, Tensor.cpu, Tensor.pin_memory, Tensor.is_pinned, Tensor.tolist,
+    Tensor.numpy, Tensor.__array__, Tensor.new_tensor,
+}  # fmt: skip
+"""What the mode answers for. torch asks it about every function, also for attributes."""
 
 
 class AcceleratorTensor(Tensor):
@@ -115,23 +124,27 @@ class AcceleratorTensor(Tensor):
     def __torch_dispatch__(
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        packet = func.overloadpacket
+        packet, writes = func.overloadpacket, _writes_first_argument(func)
         for mode in _ACTIVE:
             mode.operations += 1
-        _check_devices(func, args, [*_tensors(args), *_tensors(kwargs.values())])
-        _check_generator(kwargs)
-        if packet in PRODUCTS:
-            _note_product(packet, args)
-        if packet in INDEXING and _counts_a_mask(args):
-            _wait(f"{packet} by a mask")
-        if packet in WAITING:  # one of the tensors is on the device, or this would not be called
-            _wait(str(packet))
-        if "device" in kwargs and _is_device(kwargs["device"]):
-            kwargs["device"] = torch.device("cpu")
-        with _disable_current_modes():
-            output = func(*map(_host, args), **{key: _host(v) for key, v in kwargs.items()})
-        if _writes_first_argument(func):
+        tensors = _tensors(args)
+        if kwargs:
+            tensors += _tensors(kwargs.values())
+            _check_generator(kwargs)
+            kwargs = {key: _host(value) for key, value in kwargs.items()}
+            if "device" in kwargs and _is_device(kwargs["device"]):
+                kwargs["device"] = torch.device("cpu")
+        _check_devices(func, args, tensors)
+        if packet in COUNTED:
+            if packet in PRODUCTS:
+                _note_product(packet, args)
+            if packet in INDEXING and _counts_a_mask(args):
+                _wait(f"{packet} by a mask")
+            if packet in WAITING:  # a tensor is on the device, or this would not be called
+                _wait(str(packet))
+        with torch._C.DisableTorchFunction():  # or the mode would be asked about the host's
+            output = func(*map(_host, args), **(kwargs or {}))
+        if writes:
             return args[0] if func._schema.returns else None
         return _wrap(output)
 
@@ -158,6 +171,8 @@ class PretendedAccelerator(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if func not in REPLACED:
+            return func(*args, **kwargs)
         if func in FACTORIES or func in FROM_HOST:
             return self._create(func, args, kwargs)
         if func in (Tensor.to, Tensor.cuda, Tensor.cpu):
@@ -372,10 +387,13 @@ def _wait(what: str) -> None:
 
 
 def _check_devices(func: Any, args: Sequence[Any], tensors: list[Tensor]) -> None:
+    strangers = [tensor for tensor in tensors if not _on_device(tensor)]
+    if not strangers:
+        return
     packet = func.overloadpacket
     scalars = torch.Tag.pointwise in func.tags or packet in HOST_SCALARS
     scalars = scalars or str(packet).startswith("aten._foreach")
-    strangers = [t for t in tensors if not _on_device(t) and (t.dim() or not scalars)]
+    strangers = [t for t in strangers if t.dim() or not scalars]
     if not strangers:
         return
     if packet is aten.cat and torch._C._current_graph_task_id() >= 0:
@@ -457,7 +475,7 @@ def _wrap(output: Any) -> Any:
 
 
 def _on_device(value: Any) -> bool:
-    return isinstance(value, AcceleratorTensor)
+    return type(value) is AcceleratorTensor
 
 
 def _is_pinned(value: Tensor) -> bool:
@@ -469,7 +487,7 @@ def _is_device(device: Any) -> bool:
 
 
 def _host(value: Any) -> Any:
-    if isinstance(value, AcceleratorTensor):
+    if type(value) is AcceleratorTensor:
         return value.host
     if isinstance(value, (list, tuple)):
         return type(value)(_host(each) for each in value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from adbench.benchmark.plugins.method_under_test import PROFILE, smooth_samples
+from adbench.benchmark.plugins.method_under_test import PROFILE, MethodUnderTest, smooth_samples
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.registry.settings import build, setting_parameters
 from adbench.datasets.base import Sample, Spec
@@ -31,6 +31,18 @@ def build_small(cls: type, spec: Spec, **more: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build(cls, spec, **small | more)
+
+
+def shorten_trainings(subject: MethodUnderTest, steps: int) -> MethodUnderTest:
+    """The subject, not built yet, whose trainings take at most so many steps and measure the
+    calibration loss after the last alone: every step runs the same lines."""
+    for key, value in subject.args.items():
+        training = f"_{key}".endswith("_steps") and key not in subject.cls.inference
+        if training and isinstance(value, int):
+            subject.args[key] = min(value, steps)
+    if "select_every" in subject.args:
+        subject.args["select_every"] = steps
+    return subject
 
 
 def samples(

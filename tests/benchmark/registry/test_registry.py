@@ -235,11 +235,11 @@ def test_a_name_stands_for_one_thing(read: Read, tmp_path: Path) -> None:
 
 
 def test_installed_packages_bring_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    def points(*, group: str) -> list[importlib.metadata.EntryPoint]:
-        names = {"adbench.methods": "theirs", "adbench.datasets": "counted"}
-        return [importlib.metadata.EntryPoint(names[group], "collections:Counter", group)]
-
-    monkeypatch.setattr(registry_module, "entry_points", points)
+    points = importlib.metadata.EntryPoints(
+        importlib.metadata.EntryPoint(name, "collections:Counter", group)
+        for group, name in (("adbench.methods", "theirs"), ("adbench.datasets", "counted"))
+    )
+    monkeypatch.setattr(registry_module, "entry_points", lambda: points)
     registry = Registry.read()
     assert registry.method("theirs").class_path == "collections:Counter"
     assert registry.dataset("counted").load().__name__ == "Counter"
