@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ..experiments.run_config import OptionError
-from ..registry.code_fingerprint import ADBENCH_FOLDER
+from ..registry.code_fingerprint import ADBENCH_FOLDER, folder_digest
 from ..speed.growth import (
     Process,
     growth_measurement,
@@ -93,12 +92,9 @@ def measure_growth(
 
 
 def _code_digest() -> str:
-    """One digest of adbench's own packages, without its tests and what is installed beside."""
-    packages = (
-        ADBENCH_FOLDER.folder / name for name in ("engine", "datasets", "methods", "benchmark")
-    )
-    files = (path for package in packages for path in sorted(package.rglob("*.py")))
-    return sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+    """The digests of adbench's own packages, without its tests and what is installed beside."""
+    packages = ("engine", "datasets", "methods", "benchmark")
+    return " ".join(folder_digest(ADBENCH_FOLDER.folder / name) for name in packages)
 
 
 def _unfinished(

@@ -144,7 +144,7 @@ def evaluate(
 
 
 def _metrics_per_level(ground_truth: GroundTruth, levels: Sequence[int]) -> list[MetricValues]:
-    return [ground_truth.at_level(i).metrics() for i in range(len(levels))]
+    return [ground_truth.metrics_at(i) for i in range(len(levels))]
 
 
 def _level_selection_metrics(metrics: MetricValues) -> MetricValues:

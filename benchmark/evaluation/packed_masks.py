@@ -43,14 +43,14 @@ class PackedMasks:
     def write(self, samples: Sequence[int] | Array, masks: Array) -> None:
         """Set the masks (n, *S) of some samples. Raises OSError where the disk is full."""
         packed = np.packbits(np.reshape(masks, (len(samples), -1)), axis=1)
-        for first, last in _runs(samples):
+        for first, last in consecutive_runs(samples):
             self._file.seek(int(samples[first]) * self._bytes)
             self._file.write(packed[first:last].tobytes())
 
     def __getitem__(self, index: Any) -> Array:
         samples = _indices(index, len(self))
         parts = [np.zeros(0, np.uint8)]
-        for first, last in _runs(samples):
+        for first, last in consecutive_runs(samples):
             self._file.seek(int(samples[first]) * self._bytes)
             parts.append(np.frombuffer(self._file.read((last - first) * self._bytes), np.uint8))
         packed = np.concatenate(parts).reshape(len(samples), self._bytes)
@@ -106,8 +106,12 @@ def _indices(index: Any, size: int) -> Sequence[int]:
     return range(*index.indices(size)) if isinstance(index, slice) else np.asarray(index).tolist()
 
 
-def _runs(samples: Sequence[int] | Array) -> list[tuple[int, int]]:
-    """The stretches [first, last) of consecutive samples."""
+def consecutive_runs(samples: Sequence[int] | Array) -> list[tuple[int, int]]:
+    """The stretches [first, last) of a list of samples in which each follows the one before.
+
+    >>> consecutive_runs([4, 5, 6, 2])
+    [(0, 3), (3, 4)]
+    """
     numbers = np.asarray(samples, np.int64)
     if not numbers.size:
         return []

@@ -6,7 +6,7 @@ Letters: L levels, N samples, S one to three spatial axes, P pixels within the r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,9 @@ from .metrics.ranking import (
     image_metrics,
     pixel_score_metrics,
 )
-from .packed_masks import FullMasks, PackedMasks
+from .packed_masks import FullMasks, PackedMasks, consecutive_runs
 from .protocol import Protocol
-from .streamed_pixels import BLOCK_PIXELS, MapCache, StreamedPixels
+from .streamed_pixels import BLOCK_PIXELS, CopiedMaps, StreamedPixels
 from .volume_stacks import volume_stacks
 
 BLOCK_SIZE = 2**22
@@ -106,6 +106,9 @@ class GroundTruth:
         self.counts: Array | None = None if self.pixels is None else self.pixels.counts
         if self.streamed:
             self.counts, self._abnormal = self._count_pixels()
+        self._scores: dict[int, Array] = {}
+        self._pixel_metrics: dict[int, MetricValues] = {}
+        self._latest: LevelPredictions | None = None
 
     def _streamed_roi(self) -> Any:
         split = self.predictions
@@ -201,23 +204,49 @@ class GroundTruth:
             if split.score is None and len(self.label):
                 raise ValueError("a method gave neither a score nor a map")
             score = np.zeros(0) if split.score is None else np.asarray(split.score[index])
-            return LevelPredictions(self, score.astype(np.float64), None)
+            return LevelPredictions(self, score.astype(np.float64), None, index)
         values = self._pixel_values(index)
         if protocol.reducer == "method":
-            if split.score is None:
-                raise ValueError("the reducer 'method' wants a score, and the method gave none")
-            score = np.asarray(split.score[index], np.float64)
+            score = self._method_score(index)
         else:
-            ends = np.cumsum(self.pixels.counts)[:-1]
-            samples = np.split(values, ends) if len(self.label) else []
-            score = np.array([protocol.sample_score(sample) for sample in samples], np.float64)
-        return LevelPredictions(self, score, replace(self.pixels, score=values))
+            if index not in self._scores:
+                ends = np.cumsum(self.pixels.counts)[:-1]
+                samples = np.split(values, ends) if len(self.label) else []
+                scores = [protocol.sample_score(sample) for sample in samples]
+                self._scores[index] = np.array(scores, np.float64)
+            score = self._scores[index]
+        return LevelPredictions(self, score, replace(self.pixels, score=values), index)
 
-    def _streamed_level(self, index: int) -> LevelPredictions:
+    def _method_score(self, index: int) -> Array:
+        if self.predictions.score is None:
+            raise ValueError("the reducer 'method' wants a score, and the method gave none")
+        return np.asarray(self.predictions.score[index], np.float64)
+
+    def metrics_at(self, index: int) -> MetricValues:
+        """`LevelPredictions.metrics` at one noise level; of streamed predictions the maps are read
+        once for it, while `at_level` copies them, to be read again and again.
+
+        index: of the level among those predicted
+
+        Raises ValueError as `at_level` does.
+        """
+        level = self._streamed_level(index, once=True) if self.streamed else self.at_level(index)
+        return level.metrics()
+
+    def pixel_metrics_at(self, index: int, pixels: Pixels) -> MetricValues:
+        """`pixel_score_metrics` of the pixels at one level, computed once for each level."""
+        if index not in self._pixel_metrics:
+            self._pixel_metrics[index] = pixel_score_metrics(pixels, self.protocol.budget)
+        return self._pixel_metrics[index]
+
+    def _streamed_level(self, index: int, *, once: bool = False) -> LevelPredictions:
+        """once: whether maps are read only for the score and `metrics`"""
+        if self._latest is not None and self._latest.index == index:
+            return self._latest
         split, protocol = self.predictions, self.protocol
         assert self.counts is not None
         pixels = StreamedPixels(
-            self._map_reader(index),
+            self._map_reader(index, once=once),
             self.roi,
             split.mask,
             self.counts,
@@ -225,27 +254,27 @@ class GroundTruth:
             folder=split.scratch,
         )
         if protocol.reducer == "method":
-            if split.score is None:
-                raise ValueError("the reducer 'method' wants a score, and the method gave none")
-            score = np.asarray(split.score[index], np.float64)
+            score = self._method_score(index)
         else:
-            samples = (
-                values
-                for block in pixels.blocks()
-                for values in np.split(block.score, np.cumsum(block.counts)[:-1])
-            )
-            score = np.array([protocol.sample_score(values) for values in samples], np.float64)
-        return LevelPredictions(self, score, pixels)
+            if index not in self._scores:
+                rank = once and self._abnormal > 0
+                self._scores[index] = pixels.sample_scores(protocol.sample_score, rank=rank)
+            score = self._scores[index]
+        level = LevelPredictions(self, score, pixels, index)
+        self._latest = None if once else level  # which lies on disk
+        return level
 
-    def _map_reader(self, index: int) -> Any:
+    def _map_reader(self, index: int, *, once: bool) -> Any:
         """What reads the post-processed maps of some samples at a level."""
-        if not self.protocol.filters_maps:
-            return lambda samples: _read_maps(self.predictions.map, index, np.array(samples))
-        shape = self.predictions.map.shape[1:]
-        cache = MapCache(shape, self.predictions.scratch)
-        for samples in self._sample_lists(shape):
-            cache.write(samples, self._filter(index, np.array(samples)))
-        return cache.read
+        maps, shape = self.predictions.map, self.predictions.map.shape[1:]
+        if once and not self.protocol.filters_maps:
+            return lambda samples: _read_maps(maps, index, np.array(samples))
+
+        def parts() -> Iterator[tuple[list[int], Array]]:
+            for samples in self._sample_lists(shape):
+                yield samples, self._filter(index, np.array(samples))
+
+        return CopiedMaps(shape, parts, self.predictions.scratch).read
 
     def filtered_maps(self, index: int) -> Array:
         """The post-processed maps of one level, (N, *S) float32.
@@ -323,17 +352,11 @@ def _read_maps(maps: Any, index: int, members: Any) -> Array:
     """Maps of some samples at one level, (n, *S) float32; of what is on disk only rows are read."""
     if isinstance(members, slice):
         return np.asarray(maps[index, members], np.float32)
-    rows = [np.asarray(maps[index, i:j], np.float32) for i, j in _consecutive(members.tolist())]
-    return np.concatenate(rows)
-
-
-def _consecutive(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The ranges [i, j) that follow one another in a list of numbers."""
-    first = 0
-    for k in range(1, len(numbers) + 1):
-        if k == len(numbers) or numbers[k] != numbers[k - 1] + 1:
-            yield numbers[first], numbers[k - 1] + 1
-            first = k
+    rows = [
+        np.asarray(maps[index, int(members[i]) : int(members[i]) + j - i], np.float32)
+        for i, j in consecutive_runs(members)
+    ]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 @dataclass(frozen=True)
@@ -341,6 +364,7 @@ class LevelPredictions:
     """Predictions of a split at one noise level.
 
     score: (N,)       pixels: with their scores; None without a map
+    index: of the level among those predicted
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
@@ -357,6 +381,7 @@ class LevelPredictions:
     ground_truth: GroundTruth
     score: Array
     pixels: Pixels | None
+    index: int
 
     def detections(self, threshold: float | None) -> Iterator[Detections]:
         """All samples with what is above a threshold, without components that are too small: at
@@ -404,7 +429,7 @@ class LevelPredictions:
         if self.pixels is None:
             names = ("auroc", "ap", "aupro30", "aupro05", "dice", "threshold", "error")
             return dict.fromkeys(names)
-        return pixel_score_metrics(self.pixels, self.ground_truth.protocol.budget)
+        return self.ground_truth.pixel_metrics_at(self.index, self.pixels)
 
     def group_scores(self) -> tuple[Array, Array]:
         """The highest score of each group, and whether any of its samples is abnormal.

@@ -1,7 +1,8 @@
 """Pixels of a split at one noise level, read from its maps block by block, each time anew.
 
 What `PixelScores` holds in memory is here computed from files: memory holds a block of samples, or
-one volume. Steps of post-processing that change maps are taken once, into a temporary file.
+one volume. Maps that are read more than once are first copied into a temporary file, which is read
+ten times as fast as compressed ones, and steps of post-processing are taken on the way there.
 
 Letters: N samples, S one to three spatial axes, P pixels within the regions of interest.
 """
@@ -9,7 +10,7 @@ Letters: N samples, S one to three spatial axes, P pixels within the regions of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from .metrics.connected_components import Array, label_components
-from .metrics.external_ranking import ExternalRanking
-from .metrics.order_statistics import streamed_order_statistics
+from .metrics.external_ranking import DealtPixels, ExternalRanking
+from .metrics.order_statistics import DistinctScores, streamed_order_statistics
 from .metrics.ranking import PixelScores, evenly_spread
 from .metrics.scratch import scratch_file
+from .packed_masks import FullMasks, consecutive_runs
 
 BLOCK_PIXELS = 2**21
 """Pixels of a block, unless one sample has more."""
@@ -45,17 +47,47 @@ class MapCache:
 
     def write(self, samples: Sequence[int], maps: Array) -> None:
         """Set the maps of some samples. Raises OSError where the disk is full."""
-        for sample, values in zip(samples, maps, strict=True):
-            self._file.seek(int(sample) * self._bytes)
-            self._file.write(np.ascontiguousarray(values, np.float32).tobytes())
+        for first, last in consecutive_runs(samples):
+            self._file.seek(int(samples[first]) * self._bytes)
+            self._file.write(np.ascontiguousarray(maps[first:last], np.float32).reshape(-1).data)
 
     def read(self, samples: Sequence[int]) -> Array:
         """The maps of some samples."""
-        parts = []
-        for sample in samples:
-            self._file.seek(int(sample) * self._bytes)
-            parts.append(np.frombuffer(self._file.read(self._bytes), np.float32))
-        return np.reshape(parts, (len(samples), *self._shape))
+        maps = np.empty((len(samples), *self._shape), np.float32)
+        for first, last in consecutive_runs(samples):
+            self._file.seek(int(samples[first]) * self._bytes)
+            self._file.readinto(maps[first:last].reshape(-1).data)
+        return maps
+
+
+class CopiedMaps:
+    """Maps (N, *S) float32 that are written into a temporary file as soon as one is read.
+
+    >>> maps = CopiedMaps((2, 4), lambda: [([0, 1], np.ones((2, 4), np.float32))])
+    >>> maps.read([1]).tolist()
+    [[1.0, 1.0, 1.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        parts: Callable[[], Iterable[tuple[Sequence[int], Array]]],
+        folder: Path | None = None,
+    ) -> None:
+        """shape: (N, *S)        parts: gives samples with their maps, all of them once
+        folder: of the file; None for the system's folder of temporary files"""
+        self._shape, self._parts, self._folder = shape, parts, folder
+
+    def read(self, samples: Sequence[int]) -> Array:
+        """The maps of some samples. Raises OSError where the disk is full."""
+        return self._cache.read(samples)
+
+    @cached_property
+    def _cache(self) -> MapCache:
+        cache = MapCache(self._shape, self._folder)
+        for samples, maps in self._parts():
+            cache.write(samples, maps)
+        return cache
 
 
 class StreamedPixels:
@@ -83,32 +115,49 @@ class StreamedPixels:
         """roi, mask: (N, *S) bool, in memory or on disk; mask None for none
         budget: pixels beyond which not all are sorted; None for any number
         folder: of temporary files"""
-        self._read_maps, self._roi, self._mask = read_maps, roi, mask
+        self._read_maps, self._mask = read_maps, mask
+        self._roi = None if isinstance(roi, FullMasks) else roi
+        self._block_samples = max(1, BLOCK_PIXELS // max(1, math.prod(roi.shape[1:])))
         self.counts, self._folder = counts, folder
         self._sorted = budget is None or int(counts.sum()) <= budget
+        self._dealt: DealtPixels | None = None
 
     def take(self, samples: Sequence[int]) -> PixelScores:
         """Some samples, in this order; components have numbers of their own."""
         index = np.asarray(samples, np.int64)
-        roi = self._roi[index]
-        score = self._read_maps(index.tolist())[roi]
+        maps, counts = self._read_maps(index.tolist()), self.counts[index]
+        roi: Any = ... if self._roi is None else self._roi[index]
+        score = maps[roi].reshape(-1)
         if self._mask is None:
-            truth, component = np.zeros(score.size, bool), np.zeros(0, np.int64)
-        else:
-            mask = self._mask[index]
-            truth, component = mask[roi], label_components(mask & roi)
-        return PixelScores(score, truth, self.counts[index], component)
+            return PixelScores(score, np.zeros(score.size, bool), counts, np.zeros(0, np.int64))
+        mask = self._mask[index]
+        inside = mask if self._roi is None else mask & roi
+        return PixelScores(score, mask[roi].reshape(-1), counts, lambda: label_components(inside))
 
     def sample_blocks(self) -> Iterator[tuple[int, int]]:
         """Samples that are read at a time: the first, and past the last."""
-        step = max(1, BLOCK_PIXELS // max(1, math.prod(self._roi.shape[1:])))
-        for first in range(0, len(self.counts), step):
-            yield first, min(first + step, len(self.counts))
+        for first in range(0, len(self.counts), self._block_samples):
+            yield first, min(first + self._block_samples, len(self.counts))
 
     def blocks(self) -> Iterator[PixelScores]:
         """All samples, some consecutive ones at a time."""
         for first, last in self.sample_blocks():
             yield self.take(range(first, last))
+
+    def sample_scores(self, sample_score: Callable[[Array], float], *, rank: bool = False) -> Array:
+        """The score of each sample from its pixels (P,), (N,) float64.
+
+        rank: whether the ranking of all pixels is going to be asked for: it is then prepared from
+            the same blocks, for reading them takes as long
+        """
+        dealt = DealtPixels(self._folder) if rank and self._sorted else None
+        scores = list[float]()
+        for block in self.blocks():
+            scores += map(sample_score, np.split(block.score, np.cumsum(block.counts)[:-1]))
+            if dealt is not None:
+                dealt.add(block.score, block.truth, block.component_share)
+        self._dealt = dealt
+        return np.array(scores, np.float64)
 
     def ranking(self, selected: Array | None = None) -> ExternalRanking | None:
         """The ranking of the pixels of selected samples (N,) bool, on disk."""
@@ -116,7 +165,8 @@ class StreamedPixels:
 
     @cached_property
     def _ranking(self) -> ExternalRanking | None:
-        return self._rank(None)
+        dealt, self._dealt = self._dealt, None
+        return self._rank(None) if dealt is None else dealt.ranking()
 
     def _rank(self, selected: Array | None) -> ExternalRanking | None:
         def blocks() -> Iterator[tuple[Array, Array, Array]]:
@@ -128,7 +178,7 @@ class StreamedPixels:
                     share if selected is not None else (block.component_share),
                 )
 
-        return ExternalRanking.from_blocks(blocks, self._folder)
+        return ExternalRanking.from_blocks(blocks(), self._folder)
 
     def _selected_blocks(self, selected: Array | None) -> Iterator[PixelScores]:
         for first, last in self.sample_blocks():
@@ -154,9 +204,7 @@ class StreamedPixels:
         if not self._sorted:
             abnormal = sum(int(block.truth.sum()) for block in self.blocks())
             return np.unique(self.order_statistics(evenly_spread(abnormal, most), truth=True))
-        ranking = self.ranking()
-        if ranking is not None:
-            return ranking.thresholds_at(evenly_spread(ranking.size, most))
-        abnormal = [np.unique(block.score[block.truth]) for block in self.blocks()]
-        distinct = np.unique(np.concatenate([np.zeros(0, np.float32), *abnormal]))
-        return distinct[evenly_spread(distinct.size, most)]
+        distinct = DistinctScores()
+        for block in self.blocks():
+            distinct.add(block.score[block.truth])
+        return distinct.take(evenly_spread(distinct.size(), most))

@@ -47,6 +47,10 @@ class Leaderboard:
     metric: what it is sorted by, best first     notes: sentences to print beneath
     seed_summaries: its methods with several seeds, best mean first
     answer: which method is best and whether the difference is real, in words; empty without results
+
+    >>> from adbench.benchmark.leaderboard.leaderboard import Leaderboard
+    >>> Leaderboard("brats", "pixel_ap", [])
+    <Leaderboard brats: 0 rows>
     """
 
     title: str
@@ -55,6 +59,11 @@ class Leaderboard:
     notes: list[str] = field(default_factory=list)
     seed_summaries: list[SeedSummary] = field(default_factory=list)
     answer: str = ""
+
+    def __repr__(self) -> str:
+        """Its title and how many rows it has: all of them would fill many screens."""
+        count = len(self.entries)
+        return f"<{type(self).__name__} {self.title}: {count} row{'s' * (count != 1)}>"
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per record, best first: what `rows` gives, as columns."""

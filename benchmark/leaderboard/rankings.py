@@ -122,10 +122,20 @@ class LeaderboardSet:
     >>> results = build_leaderboard_set(example_records())
     >>> [board.title for board in results.leaderboards], results.rankings
     (['BraTS'], [])
+    >>> results
+    <LeaderboardSet: 1 leaderboard, 0 rankings>
+    <Leaderboard BraTS: 2 rows>
     """
 
     leaderboards: list[Leaderboard]
     rankings: list[CrossDatasetRanking]
+
+    def __repr__(self) -> str:
+        """How many leaderboards and rankings there are, and a line for each leaderboard."""
+        counts = {"leaderboard": len(self.leaderboards), "ranking": len(self.rankings)}
+        parts = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+        head = f"<{type(self).__name__}: {', '.join(parts)}>"
+        return "\n".join([head, *map(repr, self.leaderboards)])
 
 
 def build_leaderboard_set(records: Sequence[Record], folder: Path | None = None) -> LeaderboardSet:
@@ -133,7 +143,7 @@ def build_leaderboard_set(records: Sequence[Record], folder: Path | None = None)
 
     >>> from adbench.benchmark.leaderboard.rankings import build_leaderboard_set
     >>> build_leaderboard_set([])
-    LeaderboardSet(leaderboards=[], rankings=[])
+    <LeaderboardSet: 0 leaderboards, 0 rankings>
     """
     leaderboards = build_leaderboards(records, folder)
     return LeaderboardSet(leaderboards, rank_leaderboards(leaderboards))

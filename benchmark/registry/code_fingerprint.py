@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -199,33 +199,47 @@ def _parse_file_version(path: Path, mtime: int, size: int) -> tuple[str, Imports
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return _hash(repr(source)), ()
-    return _hash(repr(_normalise_tree(tree))), tuple(_imports(tree))
+    return _hash(_normalised_text(tree)), tuple(_imports(tree))
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[int, tuple[str, ...]]]:
-    for node in ast.walk(tree):
+def _imports(tree: ast.Module) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Every import, wherever it stands; statements alone are visited, not what they compute."""
+    statements: list[ast.AST] = [*tree.body]
+    while statements:
+        node = statements.pop()
         if isinstance(node, ast.Import):
             yield from ((0, tuple(alias.name.split("."))) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = tuple(node.module.split(".")) if node.module else ()
             yield from ((node.level, (*base, alias.name)) for alias in node.names)
+        else:
+            for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+                inner = getattr(node, block, None)
+                statements += inner if isinstance(inner, list) else ()
 
 
-def _normalise_tree(node: Any) -> Any:
-    """A syntax tree as nested tuples, without positions, docstrings or empty fields.
+def _normalised_text(node: Any) -> str:
+    """A syntax tree as the text of nested tuples, without positions, docstrings or empty fields.
 
-    `ast.dump` would do, but what it prints changes with Python's version.
+    `ast.dump` would do, but what it prints changes with Python's version. The text is that of
+    Python's `repr`; to make the tuples first took half as long again.
     """
     if isinstance(node, list):
-        return tuple(_normalise_tree(item) for item in node if not _is_docstring(item))
+        return _tuple_text([_normalised_text(item) for item in node if not _is_docstring(item)])
     if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [
-        (name, _normalise_tree(value))
-        for name, value in ast.iter_fields(node)
-        if value is not None and name != "kind"
-    ]
-    return (type(node).__name__, *(field for field in fields if field[1] != ()))
+        return repr(repr(node))
+    parts, values = [repr(type(node).__name__)], node.__dict__
+    for name in node._fields:
+        value = values.get(name)
+        if value is not None and name != "kind":
+            text = _normalised_text(value)
+            if text != "()":
+                parts.append(f"({name!r}, {text})")
+    return _tuple_text(parts)
+
+
+def _tuple_text(parts: Sequence[str]) -> str:
+    return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
 def _is_docstring(node: Any) -> bool:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ..experiments.run_config import OptionError
-from .site import INDEX
 
 PREFIX = "hub:"
 """How the name of a method begins whose weights are on the hub: hub:ORG/REPO[@REVISION][#NAME]."""
 
 REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+INDEX = "adbench.json"
+"""The list of a site's files, by which a later one knows that it may replace the folder."""
+
 MISSING = "the hub needs huggingface_hub: pip install 'diffusion-adbench[hub]'"
 
 

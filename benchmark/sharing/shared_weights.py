@@ -29,8 +29,9 @@ from ..registry.registry import Registry
 from ..store.artifact_store import Artifact, Store
 from ..store.atomic_files import file_sha256
 from ..store.partial_state import separate_tensors
+from .hub import INDEX
 from .redaction import redact_record
-from .site import INDEX, PublishError
+from .site import PublishError
 
 FILE = re.compile(r"weights/[\w.+@-]{1,180}\.safetensors")
 RECORD = re.compile(r"records/[\w.+@-]{1,180}\.json")

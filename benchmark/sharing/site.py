@@ -32,10 +32,8 @@ from ..report.export import FIGURE_KINDS, as_json, cost_csv, csv, markdown
 from ..report.html.page import MAX_CHARTS, build_page
 from ..report.latex import latex
 from ..store.atomic_files import atomic_write, check_folder, file_sha256
+from .hub import INDEX
 from .redaction import find_private, redact_record
-
-INDEX = "adbench.json"
-"""The list of a site's files, by which a later one knows that it may replace the folder."""
 
 SCANNED = {".json", ".html", ".md", ".csv", ".tex", ".svg", ".txt"}
 """Endings of the files that are looked through for what must not be told."""

@@ -127,25 +127,33 @@ def read_artifact(kind: str, folder: Path, *, verify: bool, key: str = "") -> Ar
     """
     key = key or folder.name
     try:
-        sidecar = folder / _metadata_name(folder)
-        fields = json.loads(sidecar.read_bytes())
-        seal = fields.pop("seal")
-        if _sha256(encode_json(fields)) != seal:
-            raise DamagedArtifact(f"{sidecar} is damaged")
-        if hash_text(encode_json(fields["identity"])) != key:
+        name = _metadata_name(folder)
+        with open(f"{folder}/{name}", "rb") as file:
+            fields = json.loads(file.read())
+        seal, key_inputs = fields.pop("seal"), fields["identity"]
+        inputs_text = encode_json(key_inputs)
+        if _sha256(_encode_around(fields, "identity", inputs_text)) != seal:
+            raise DamagedArtifact(f"{folder}/{name} is damaged")
+        if hash_text(inputs_text) != key:
             raise DamagedArtifact(f"{folder} holds another artifact than its name says")
-        path = sidecar.with_suffix("")
-        size = path.stat().st_size
+        path = folder / name.removesuffix(".json")
+        size = os.stat(path).st_size
         if size != fields["bytes"]:
             raise DamagedArtifact(f"{path} has {size} bytes instead of {fields['bytes']}")
         if verify and file_sha256(path) != fields["sha256"]:
             raise DamagedArtifact(f"{path} is damaged")
-        key_inputs, metadata, seconds = fields["identity"], fields["meta"], fields.get("took")
+        metadata, seconds = fields["meta"], fields.get("took")
     except UNREADABLE as error:
         raise DamagedArtifact(
             f"{folder} cannot be read: {type(error).__name__}: {error}"
         ) from error
     return Artifact(kind, key, path, key_inputs, metadata, size=size, seconds=seconds)
+
+
+def _encode_around(fields: Mapping[str, Any], name: str, text: str) -> str:
+    """`encode_json` of fields, of which one is encoded already: it is by far the largest."""
+    texts = {key: text if key == name else encode_json(value) for key, value in fields.items()}
+    return "{" + ",".join(f"{encode_json(key)}:{texts[key]}" for key in sorted(texts)) + "}"
 
 
 def quick_check(folder: Path, key_inputs: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from .cache_key import (
     MAX_DIFFERENCES,
     NO_SIMILAR_ARTIFACT,
     cache_key,
+    encode_json,
     explain_miss,
     flatten,
     hash_text,
@@ -36,7 +37,9 @@ class StoreIndex:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._groups: dict[str, dict[str, list[IndexEntry]]] = {}
+        self._entries: dict[str, list[IndexEntry]] = {}
+        self._families: dict[str, dict[str, list[IndexEntry]]] = {}
+        self._groups: dict[tuple[str, str], dict[str, list[IndexEntry]]] = {}
         self._artifacts: dict[tuple[str, str], Artifact | None] = {}
         self._explanations: dict[tuple[str, str], list[str]] = {}
 
@@ -53,17 +56,33 @@ class StoreIndex:
     def similar(self, kind: str, key_inputs: Mapping[str, Any]) -> list[Artifact]:
         """The artifacts of the same family (families.py), at most MAX_SIMILAR, the latest."""
         name = family(kind, key_inputs)
-        return self._read_group(kind, f"family {hash_text(name)}") if name else []
+        if not name:
+            return []
+        if kind not in self._families:
+            families = self._families[kind] = defaultdict(list)
+            for entry in self._entries_of(kind):
+                families[entry.family].append(entry)
+        return self._read(kind, self._families[kind].get(hash_text(name), []))
 
-    def _read_group(self, kind: str, name: str) -> list[Artifact]:
-        if kind not in self._groups:
-            groups = self._groups[kind] = defaultdict(list)
-            for _, entry in read_entries(self.store.root, kind):
-                if entry is not None:
-                    groups[f"family {entry.family}"].append(entry)
-                    for group in _group_names(entry.facts):
-                        groups[group].append(entry)
-        entries = self._groups[kind].get(name, [])
+    def _entries_of(self, kind: str) -> list[IndexEntry]:
+        if kind not in self._entries:
+            # those that are asked for are read, and with that checked
+            entries = read_entries(self.store.root, kind, check=False)
+            self._entries[kind] = [entry for _, entry in entries if entry is not None]
+        return self._entries[kind]
+
+    def _groups_like(self, kind: str, summary: Mapping[str, Any]) -> dict[str, list[IndexEntry]]:
+        """The groups of the artifacts of the same method, by their names."""
+        text = f'"method":{encode_json(summary["method"])}' if "method" in summary else ""
+        if (kind, text) not in self._groups:
+            groups = self._groups[kind, text] = defaultdict(list)
+            for entry in self._entries_of(kind):
+                if text in entry.summary:  # which is JSON, and decoded only for these
+                    for name in _group_names(entry.facts):
+                        groups[name].append(entry)
+        return self._groups[kind, text]
+
+    def _read(self, kind: str, entries: list[IndexEntry]) -> list[Artifact]:
         if len(entries) > MAX_SIMILAR:
             entries = sorted(entries, key=lambda entry: (entry.created, entry.key))[-MAX_SIMILAR:]
             entries.sort(key=lambda entry: entry.key)
@@ -78,8 +97,9 @@ class StoreIndex:
         query = kind, cache_key(key_inputs)
         if query not in self._explanations:
             lines: list[str] = []
-            for name in _group_names(summarize_inputs(kind, key_inputs)):
-                group = self._read_group(kind, name)
+            summary = summarize_inputs(kind, key_inputs)
+            for name in _group_names(summary):
+                group = self._read(kind, self._groups_like(kind, summary).get(name, []))
                 stored = (flatten(dict(artifact.key_inputs)) for artifact in group)
                 lines = explain_miss(key_inputs, stored)
                 if lines != [NO_SIMILAR_ARTIFACT] and len(lines) <= MAX_DIFFERENCES:

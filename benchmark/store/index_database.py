@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .artifact import NON_ARTIFACT_KINDS, DamagedArtifact, metadata_path, read_artifact
+from .artifact import NON_ARTIFACT_KINDS, DamagedArtifact, read_artifact
 from .cache_key import encode_json, hash_text
 from .families import family
 from .key_text import summarize_inputs
@@ -87,10 +87,10 @@ class Folder(NamedTuple):
     last_used: float
 
 
-def scan_folders(root: Path, kind: str | None = None) -> Iterator[Folder]:
+def scan_folders(root: Path, kind: str | None = None, *, times: bool = True) -> Iterator[Folder]:
     """The folders of all artifacts, in the order of kinds and keys; no links.
 
-    kind: of this kind only
+    kind: of this kind only        times: whether to ask when they were used; else that is 0
 
     >>> [*scan_folders(Path("/no/such/store"))]
     []
@@ -102,11 +102,16 @@ def scan_folders(root: Path, kind: str | None = None) -> Iterator[Folder]:
             folders = list[Folder]()
             with suppress(OSError), os.scandir(root / name / two) as entries:
                 for entry in entries:
-                    if entry.name[:2] == two and KEY.fullmatch(entry.name):
-                        with suppress(OSError):
+                    key = entry.name
+                    if key[:2] == two and KEY.fullmatch(key):
+                        try:  # cheaper than `suppress`, of which there would be one an artifact
                             if entry.is_dir(follow_symlinks=False):
-                                used = entry.stat(follow_symlinks=False).st_mtime
-                                folders.append(Folder(name, entry.name, entry.path, used))
+                                used = 0.0
+                                if times:
+                                    used = entry.stat(follow_symlinks=False).st_mtime
+                                folders.append(Folder(name, key, entry.path, used))
+                        except OSError:
+                            pass
             yield from sorted(folders)
 
 
@@ -116,22 +121,27 @@ def _folders(path: Path) -> list[str]:
     return []
 
 
-def read_entries(root: Path, kind: str | None = None) -> list[tuple[Folder, IndexEntry | None]]:
+def read_entries(
+    root: Path, kind: str | None = None, *, check: bool = True
+) -> list[tuple[Folder, IndexEntry | None]]:
     """Every artifact of a store with its entry, which is None where it is damaged.
 
     What is new or changed is read, and remembered where that is possible.
 
     kind: of this kind only
+    check: whether to look at every artifact's files, which takes longest. Without, an entry says
+        what an artifact is, for its key inputs cannot change, but neither that it is sound nor when
+        it was last used
 
     >>> read_entries(Path("/no/such/store"))
     []
     """
-    folders = [*scan_folders(root, kind)]
+    folders = [*scan_folders(root, kind, times=check)]
     if not folders:
         return []
     try:
         with closing(_open(root)) as database:
-            return _refresh(database, folders, kind)
+            return _refresh(database, folders, kind, check)
     except (sqlite3.Error, OSError, ValueError, TypeError) as error:
         warnings.warn(
             f"{root / FILE_NAME} cannot be used ({error}); the store is read from its files",
@@ -170,16 +180,16 @@ def _connect(root: Path) -> sqlite3.Connection:
 
 
 def _refresh(
-    database: sqlite3.Connection, folders: list[Folder], kind: str | None
+    database: sqlite3.Connection, folders: list[Folder], kind: str | None, check: bool
 ) -> list[tuple[Folder, IndexEntry | None]]:
     table = f"artifacts_{VERSION}"
     query = f"SELECT * FROM {table}" + ("" if kind is None else " WHERE kind = ?")
     rows = database.execute(query, () if kind is None else (kind,))
-    indexed = {(row[0], row[1]): IndexEntry(*row) for row in rows}
+    indexed = {(row[0], row[1]): IndexEntry._make(row) for row in rows}
     result, new = list[tuple[Folder, IndexEntry | None]](), list[IndexEntry]()
     for folder in folders:
         entry = indexed.pop((folder.kind, folder.key), None)
-        if entry is None or not _is_current(folder, entry):
+        if entry is None or (check and not _is_current(folder, entry)):
             entry = _read(folder)
             if entry is not None:
                 new.append(entry)
@@ -225,7 +235,7 @@ def _read(folder: Folder) -> IndexEntry | None:
     """The entry of an artifact, from its metadata; None where it is damaged."""
     try:
         artifact = read_artifact(folder.kind, Path(folder.path), verify=False)
-        payload, metadata = artifact.path.stat(), metadata_path(artifact.path).stat()
+        payload, metadata = os.stat(artifact.path), os.stat(f"{artifact.path}.json")
     except (DamagedArtifact, OSError):
         return None
     name = family(folder.kind, artifact.key_inputs)

@@ -104,7 +104,7 @@ def run_trial(
                 evaluated = concatenate_predictions(*predictions)
             truth = GroundTruth(evaluated, trial.protocol)
             levels = resolved.levels
-            sweep = [truth.at_level(index).metrics() for index in range(len(levels))]
+            sweep = [truth.metrics_at(index) for index in range(len(levels))]
             metric = trial.protocol.selection_metric(sweep)
             chosen = best_level(sweep, metric, levels)
             if trial.protocol.level == "published":

@@ -1,12 +1,13 @@
-"""Exact order statistics of more float32 scores than memory holds, in two passes over them.
+"""Exact order statistics of more float32 scores than memory holds, and the distinct ones of them.
 
-A score's bit pattern, made to ascend with the number, is split in two: the first pass counts the
-high parts, which says where each rank lies, the second the low parts of those few.
+A score's bit pattern, made to ascend with the number, is split in two: a first pass counts the
+high parts, which says where each rank lies, a second the low parts of those few. Of distinct scores
+there are at most as many as patterns, and each is a bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -79,3 +80,48 @@ def streamed_order_statistics(blocks: Callable[[], Iterable[Array]], ranks: Arra
         for k, rank in zip(row_of_rank.tolist(), (ranks - before).tolist(), strict=True)
     ]
     return scores_of_patterns(((at - half) << LOW_BITS) + np.array(low, np.int64))
+
+
+class DistinctScores:
+    """The distinct ones among any number of float32 scores, of 512 MB at most.
+
+    A bit stands for each pattern; memory is taken where scores are, 1 MB for every octave of them.
+
+    >>> distinct = DistinctScores()
+    >>> for score in ([0.5, -1.0], [0.5, 2.0]):
+    ...     distinct.add(np.array(score, np.float32))
+    >>> distinct.size(), distinct.take(np.array([0, 2])).tolist()
+    (3, [-1.0, 2.0])
+    """
+
+    def __init__(self) -> None:
+        self._bits = np.zeros((2**16, 2**13), np.uint8)  # by the high part, by the low part
+        self._occurs = np.zeros(2**16, bool)
+
+    def add(self, score: Array) -> None:
+        """Add scores (P,) float32. Raises ValueError where one is NaN."""
+        pattern = np.unique(ascending_patterns(score)).astype(np.int64) + 2**31
+        self._occurs[pattern >> 16] = True
+        bit = np.left_shift(1, pattern & 7).astype(np.uint8)
+        np.bitwise_or.at(self._bits.reshape(-1), pattern >> 3, bit)
+
+    def size(self) -> int:
+        """How many distinct scores there are."""
+        return sum(low.size for _, low in self._parts())
+
+    def take(self, places: Array) -> Array:
+        """The scores at some places of all in ascending order, (K,) float32.
+
+        places: (K,) int, ascending, from 0 on
+        """
+        patterns, past = [np.zeros(0, np.int64)], 0
+        for high, low in self._parts():
+            here = places[np.searchsorted(places, past) : np.searchsorted(places, past + low.size)]
+            patterns.append((high << 16) + low[here - past] - 2**31)
+            past += low.size
+        return scores_of_patterns(np.concatenate(patterns))
+
+    def _parts(self) -> Iterator[tuple[int, Array]]:
+        """Each high part that occurs, ascending, and the low parts that occur with it."""
+        for high in np.flatnonzero(self._occurs).tolist():
+            yield high, np.flatnonzero(np.unpackbits(self._bits[high], bitorder="little"))

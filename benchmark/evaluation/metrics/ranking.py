@@ -18,7 +18,7 @@ interest of all samples, Q of them abnormal.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -304,7 +304,8 @@ class PixelScores:
 
     score: (P,)                 truth: (P,) bool, abnormal
     counts: (N,) int, pixels of each sample
-    component: (Q,) int, the connected component of each abnormal pixel, in order
+    labels: (Q,) int, the connected component of each abnormal pixel, in order, or what computes it
+        when it is asked for; read it as `component`
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
@@ -317,7 +318,12 @@ class PixelScores:
     score: Array
     truth: Array
     counts: Array
-    component: Array
+    labels: Array | Callable[[], Array]
+
+    @cached_property
+    def component(self) -> Array:
+        """The connected component of each abnormal pixel in order, (Q,) int."""
+        return self.labels() if callable(self.labels) else self.labels
 
     @property
     def component_share(self) -> Array:
@@ -404,7 +410,7 @@ class PixelScores:
             score=np.concatenate(scores),
             truth=np.concatenate(truths),
             counts=np.array([score.size for score in scores]),
-            component=np.concatenate(
+            labels=np.concatenate(
                 [offset + labels for offset, labels in zip(offsets[:-1], components, strict=True)]
             ),
         )

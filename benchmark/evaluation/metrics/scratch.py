@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
-from typing import IO
 
 
-def scratch_file(folder: Path | None = None) -> IO[bytes]:
+def scratch_file(folder: Path | None = None) -> io.BufferedRandom:
     """An empty file to write and read, which vanishes when it is closed or the process is killed.
 
     folder: on whose disk it is; None for the system's folder of temporary files (TMPDIR)

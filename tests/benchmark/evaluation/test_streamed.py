@@ -40,7 +40,9 @@ PROTOCOLS = (
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictions_module, "BLOCK_PIXELS", 600)
     monkeypatch.setattr(streamed_pixels, "BLOCK_PIXELS", 600)
-    monkeypatch.setattr(external_ranking, "RANGE_SIZE", 500)
+    monkeypatch.setattr(external_ranking, "RANGE_BITS", 16)
+    monkeypatch.setattr(external_ranking, "MANY_PIXELS", 200)
+    monkeypatch.setattr(external_ranking, "PART_SIZE", 100)
     monkeypatch.setattr(external_ranking, "ROWS_AT_A_TIME", 128)  # numpy adds 128 at a time
 
 
@@ -134,7 +136,7 @@ def test_an_external_sort_ranks_as_one_in_memory(
             own = truth[first:last]
             yield score[first:last], own, share[past : past + int(own.sum())]
 
-    usual, ranking = Ranking.from_scores(score, truth, share), ExternalRanking.from_blocks(blocks)
+    usual, ranking = Ranking.from_scores(score, truth, share), ExternalRanking.from_blocks(blocks())
     if usual is None or ranking is None:
         assert usual is ranking
         return
@@ -151,7 +153,7 @@ def test_an_external_sort_ranks_as_one_in_memory(
 def test_a_score_that_is_nan_has_no_rank_on_disk_either() -> None:
     score, truth = np.array([0.1, np.nan], np.float32), np.array([True, False])
     with pytest.raises(ValueError, match="no rank"):
-        ExternalRanking.from_blocks(lambda: [(score, truth, np.ones(1))])
+        ExternalRanking.from_blocks([(score, truth, np.ones(1))])
 
 
 @pytest.mark.parametrize("tiled", [False, True])

@@ -12,7 +12,11 @@ import pytest
 from rich.console import Console
 from scipy.stats import friedmanchisquare
 
-from adbench.benchmark.leaderboard.rankings import SINGLE_DATASET_NOTE, build_rankings
+from adbench.benchmark.leaderboard.rankings import (
+    SINGLE_DATASET_NOTE,
+    build_leaderboard_set,
+    build_rankings,
+)
 from adbench.benchmark.leaderboard.rankings_text import clique_marks, column_titles, table_cells
 from adbench.benchmark.report.html.page import render_page
 from adbench.benchmark.report.html.rankings import critical_difference_diagram, ranking_table
@@ -32,6 +36,13 @@ def season(sets: int = 6) -> list[dict[str, Any]]:
     built = [on(f"d{d}", name, value) for d in range(sets) for name, value in figures.items()]
     built[-1]["metrics"]["pixel_ap"]["value"] = 0.6
     return built
+
+
+def test_a_set_is_printed_with_a_line_for_each_leaderboard() -> None:
+    lines = repr(build_leaderboard_set(season())).splitlines()
+    assert len(lines) == 1 + 6 and max(map(len, lines)) < 100
+    assert lines[0].startswith("<LeaderboardSet: 6 leaderboards, ")
+    assert lines[1] == "<Leaderboard d0: 3 rows>"
 
 
 def by_metric(records, metric="pixel_ap"):
