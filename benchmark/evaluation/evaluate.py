@@ -99,6 +99,7 @@ def evaluate(
     paper = levels.index(published)
     point = splits.operating_point(chosen)
     results = point.sample_results()
+    calibrated = calibration_record(splits.calibration, splits.test, chosen)  # of maps at hand
     at_level = {chosen: dict(results.values)}
     for i in sorted({paper, oracle} - {chosen}):
         at_level[i] = splits.operating_point(i).metrics()
@@ -131,7 +132,7 @@ def evaluate(
         "lesions": point.lesion_metrics(),
         "pixel_error": point.level_predictions.pixel_metrics["error"],
         "reference": _reference_values(splits.test),
-        "calibration": calibration_record(splits.calibration, splits.test, chosen),
+        "calibration": calibrated,
         "counts": {
             "test": len(test.label),
             "test_abnormal": int(np.sum(test.label)),

@@ -20,7 +20,10 @@ from adbench.benchmark.evaluation.evaluate import evaluate
 from adbench.benchmark.evaluation.load_predictions import load_predictions
 from adbench.benchmark.evaluation.metrics import external_ranking
 from adbench.benchmark.evaluation.metrics.external_ranking import ExternalRanking
-from adbench.benchmark.evaluation.metrics.order_statistics import streamed_order_statistics
+from adbench.benchmark.evaluation.metrics.order_statistics import (
+    DistinctScores,
+    streamed_order_statistics,
+)
 from adbench.benchmark.evaluation.metrics.ranking import Ranking
 from adbench.benchmark.evaluation.predictions import Predictions
 from adbench.benchmark.evaluation.protocol import Protocol
@@ -100,6 +103,35 @@ def test_a_record_is_the_same_to_the_bit(protocol: Protocol, shape: tuple[int, .
         assert values.tobytes() == others.replicates[name].tobytes(), name
 
 
+class CountedMaps:
+    """Maps that count how often each level of each sample is read."""
+
+    def __init__(self, maps: Any) -> None:
+        self._maps, self.shape = maps, maps.shape
+        self.reads = np.zeros(maps.shape[:2], int)
+
+    def __getitem__(self, index: tuple[int, slice]) -> Any:
+        self.reads[index] += 1
+        return self._maps[index]
+
+
+@pytest.mark.parametrize("protocol", [Protocol("val-dice"), Protocol(post=("median3",))])
+def test_maps_are_read_once_for_the_sweep_and_once_for_an_operating_point(
+    protocol: Protocol,
+) -> None:
+    splits = [
+        replace(split, map=CountedMaps(np.repeat(split.map, 3, 0)))
+        for split in streamed(*splits_of(4, (12, 11), 2))
+    ]
+    record, _ = evaluate(splits[0], splits[1], splits[2], [*range(6)], 2, protocol)
+    points = {record["level"][name] for name in ("chosen", "published", "oracle")}
+    for split in splits[1:]:
+        reads = split.map.reads
+        assert (reads[[level for level in range(6) if level not in points]] == 1).all()
+        assert reads.max() <= 2
+    assert splits[0].map.reads.max() == 1
+
+
 def test_beyond_the_budget_bins_are_the_same() -> None:
     splits = splits_of(2, (12, 12), 6)
     protocol = Protocol(budget=100)
@@ -148,6 +180,12 @@ def test_an_external_sort_ranks_as_one_in_memory(
     ranks = rng.integers(0, size, 9)
     statistics = streamed_order_statistics(lambda: (block[0] for block in blocks()), ranks)
     assert np.array_equal(statistics, np.sort(score)[ranks])
+    distinct = DistinctScores()
+    for block, _, _ in blocks():
+        distinct.add(block)
+    expected = np.unique(score)
+    assert distinct.size() == expected.size
+    assert np.array_equal(distinct.take(np.arange(expected.size)), expected)
 
 
 def test_a_score_that_is_nan_has_no_rank_on_disk_either() -> None:
