@@ -173,3 +173,15 @@ def test_similar_artifacts_are_those_of_the_family_whatever_their_length(store: 
     other = inputs(0) | {"numerics": "bfloat16"}
     assert index.similar("checkpoint", other) == []
     assert index.explain_miss("checkpoint", inputs(3, steps=7)) == ["args.steps: 5 -> 7"]
+
+
+def test_what_is_similar_is_read_from_its_file_and_no_other_is_looked_at(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {item.key: item.path for item in list_items(store)}
+    damaged = min(paths)
+    (metadata,) = paths[damaged].glob("*.json")
+    metadata.write_text("{}")
+    monkeypatch.setattr(index_database, "_is_current", lambda *_: pytest.fail("looked at a file"))
+    similar = StoreIndex(store).similar("checkpoint", inputs(99))
+    assert {artifact.key for artifact in similar} == paths.keys() - {damaged}
