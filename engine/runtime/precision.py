@@ -23,6 +23,11 @@ Output = TypeVar("Output")
 
 IEEE, TF32 = "ieee", "tf32"
 
+CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+
 
 class LowPrecisionModule(nn.Module):
     """A module that calls its network, `net`, in `dtype` and gives and takes float32.
@@ -60,11 +65,14 @@ class LowPrecisionModule(nn.Module):
         """Return `call(*inputs)` in float32, with operations that autocast computes in `dtype`.
 
         For networks in training, whose weights stay in float32, and for networks that are called
-        with weights of the caller's.
+        with weights of the caller's. Convolutions train in float32 on a CPU: see
+        `has_wrong_gradients`.
         """
         if self.dtype == torch.float32:
             return call(*inputs)
         device = next(value.device.type for value in inputs if isinstance(value, Tensor))
+        if device == "cpu" and has_wrong_gradients(self):
+            return call(*inputs)
         with torch.autocast(device, self.dtype):
             return _to_float32(call(*inputs))
 
@@ -88,6 +96,25 @@ class LowPrecisionModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copy": None}  # copies of a module make copies of their own
+
+
+def has_wrong_gradients(module: nn.Module) -> bool:
+    """Whether gradients of a module on a CPU are wrong below float32, and somebody wants them.
+
+    Those of convolutions are: torch 2.15 (oneDNN, a CPU with AVX-512 BF16) gives memory that nobody
+    wrote, up to 1e36 times the right numbers, where a kernel of 3 or more meets one sample point
+    with a stride of 2, in one to three axes, and in volumes of up to four voxels a side: the
+    deepest layers of a UNet. Forward passes are right.
+
+    >>> has_wrong_gradients(nn.Conv2d(1, 1, 3)), has_wrong_gradients(nn.Linear(1, 1))
+    (True, False)
+    >>> with torch.no_grad():
+    ...     has_wrong_gradients(nn.Conv2d(1, 1, 3))
+    False
+    """
+    return torch.is_grad_enabled() and any(
+        isinstance(part, CONVOLUTIONS) for part in module.modules()
+    )
 
 
 def _to_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -21,18 +21,12 @@ ALL_AXES = {"ldm-ood", "ddpm-ood"}
 """Asked in one, two and three axes; the others in two, or in what they take instead."""
 
 
-UNSOUND = {("ldm-ood", 3)}
-"""torch 2.15 on CPUs with AVX-512: the bfloat16 gradient of some convolutions of volumes (one
-output channel, kernel 4; 24 channels of 8 x 8 x 8) is memory never written. A training then ends
-with NotFinite. One and two axes of the method are tested."""
-
-
 def cases() -> list[tuple[str, int]]:
     named = []
     for name, entry in METHODS.items():
         ndims = sorted(entry.load().ndims)
         named += [(name, axes) for axes in ndims if name in ALL_AXES or axes == min(2, ndims[-1])]
-    return [case for case in named if case not in UNSOUND]
+    return named
 
 
 class PrecisionOutsideOfNetworks(TorchDispatchMode):
@@ -85,8 +79,6 @@ def test_networks_alone_compute_in_bfloat16(
     name: str, axes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = shorten_trainings(MethodUnderTest(METHODS[name], axes), 2)
-    if name.startswith("cddpm"):  # torch 2.15 on a CPU: of a convolution of 1 x 1 pixels with a
-        subject.args["size"] = 64  # stride of 2, half of the gradients are memory never written
     method = subject.build()
     with operations_by_place(monkeypatch) as fitting:
         subject.fit(method, dtype=torch.bfloat16)

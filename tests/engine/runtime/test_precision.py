@@ -104,3 +104,29 @@ def test_names_of_numerics() -> None:
     assert TrainingContext(**numerics_fields("tf32")).dtype == torch.float32
     with pytest.raises(ValueError, match="not in 'half'"):
         numerics_fields("half")
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_convolutions_train_in_float32_on_a_cpu_where_torchs_gradients_are_wrong(axes: int) -> None:
+    """At these sizes the bfloat16 gradient of torch 2.15 is memory that nobody wrote."""
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    part = LowPrecisionModule()
+    part.net = convolution(24, 8, 3, stride=2, padding=1)
+    x = torch.randn(2, 24, *[1] * axes, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        part.dtype = dtype
+        part.train().zero_grad()
+        part.call_net(lambda net, value: net(value), x).square().sum().backward()
+        gradients.append([p.grad for p in part.parameters()])
+    for expected, gradient in zip(*gradients, strict=True):
+        assert expected is not None and gradient is not None and torch.equal(expected, gradient)
+
+
+def test_products_train_in_bfloat16_on_a_cpu() -> None:
+    part = LowPrecisionModule()
+    part.net, part.dtype = nn.Linear(4, 2), torch.bfloat16
+    seen: list[torch.dtype] = []
+    part.net.register_forward_hook(lambda _net, _inputs, output: seen.append(output.dtype))
+    assert part.train().call_net(lambda net, x: net(x), torch.ones(3, 4)).dtype == torch.float32
+    assert seen == [torch.bfloat16]
