@@ -31,6 +31,9 @@ NOISE_LEVEL = 0.02
 
 Shape = Annotated[Sequence[Annotated[int, Meta(ge=8)]], Meta(min_length=1, max_length=3)]
 
+Size = Annotated[int, Meta(ge=0, le=1_000_000)]
+"""Samples of a split; each has a name, which takes memory."""
+
 
 class Phantom(Dataset):
     """Synthetic heads or signals, drawn when they are first read.
@@ -51,11 +54,11 @@ class Phantom(Dataset):
         *,
         shape: Shape = (64, 64),
         channels: Count = 1,
-        train: Natural = 1024,
-        abnormal: Natural = 256,
-        held_out: Natural = 64,
-        val: Natural = 32,
-        test: Natural = 64,
+        train: Size = 1024,
+        abnormal: Size = 256,
+        held_out: Size = 64,
+        val: Size = 32,
+        test: Size = 64,
         seed: Natural = 0,
     ) -> None:
         if not 1 <= len(shape) <= 3 or min(shape) < 8:

@@ -20,7 +20,7 @@ from .external import EVALUATE_EXAMPLES, EXPORT_MAPS_EXAMPLE, evaluate, export_m
 from .plugins import check, new_app
 from .predict import PREDICT_EXAMPLE, predict
 from .run import EXAMPLES, plan, run
-from .run_options import BareCompileGroup
+from .run_options import CommandGroup
 from .schema import SCHEMA_EXAMPLE, schema
 from .sharing import MERGE_EXAMPLE, PUBLISH_EXAMPLE, merge, publish
 from .speed import speed
@@ -33,7 +33,7 @@ from .weights import EXPORT_NETWORK_EXAMPLE, IMPORT_EXAMPLE, export_network, imp
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
-    cls=BareCompileGroup,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
+from ..scheduling.exit_codes import USAGE
 from .completion import complete_datasets, complete_methods, complete_profiles, complete_suites
 
 WHAT, DATA, PROTOCOL = "What", "Data", "Protocol"
@@ -148,8 +151,26 @@ OPTIONS: dict[str, Any] = {
 """The options of `run`, by the field of RunConfig (or of its protocol) that each one sets."""
 
 
-class BareCompileGroup(TyperGroup):
-    """Commands of which `--compile` may stand alone, for `--compile on`."""
+class CommandGroup(TyperGroup):
+    """Commands whose mistakes in usage are told in one line, and of which `--compile` may stand
+    alone, for `--compile on`."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **options)
+        try:
+            code = super().main(*args, standalone_mode=False, **options)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # no mistake in usage
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                from typer.rich_utils import rich_format_error
+
+                rich_format_error(cast(Any, error))  # the help itself
+            else:
+                typer.echo(f"error: {_usage_text(error)}", err=True)
+            sys.exit(USAGE)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = list(args)
@@ -158,6 +179,13 @@ class BareCompileGroup(TyperGroup):
             if words[i] == "--compile" and (following.startswith("-") or "." in following):
                 words.insert(i + 1, "on")  # another option follows, or a study file
         return super().parse_args(ctx, words)
+
+
+def _usage_text(error: Any) -> str:
+    """A mistake in usage in one line, with the help to ask for."""
+    message = re.sub(r"Invalid value for '?(.+?)'?: ", r"\1: ", error.format_message())
+    message = " ".join(message.split()).rstrip(".")
+    return f"{message} ({error.ctx.command_path} --help)" if error.ctx is not None else message
 
 
 def with_options(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:

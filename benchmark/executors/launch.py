@@ -121,7 +121,7 @@ def device_context(device: str, dtype: str, *, remote: bool = False) -> Training
     device, dtype: "auto" is the GPU in bfloat16 if there is one, else the CPU in float32
     remote: whether the jobs run on other hosts, whose devices need not be here
 
-    Raises ValueError on a device that is not there, and on another dtype.
+    Raises ValueError on a device that is not there, and on a dtype that it does not have.
 
     >>> from adbench.benchmark.executors.launch import device_context
     >>> device_context("cpu", "auto").dtype
@@ -139,6 +139,8 @@ def device_context(device: str, dtype: str, *, remote: bool = False) -> Training
         dtype = "bfloat16" if kind == "cuda" else "float32"
     if dtype not in NUMERICS:
         raise ValueError(f"--dtype is one of auto, {', '.join(NUMERICS)}, not {dtype!r}")
+    if dtype == "tf32" and kind == "cpu":
+        raise ValueError("--dtype tf32 is a precision of GPUs: take float32 on a CPU")
     batch = 64 if kind == "cuda" else 32
     return TrainingContext(device=device, batch=batch, team=team, **numerics_fields(dtype))
 

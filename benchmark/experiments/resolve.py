@@ -10,7 +10,7 @@ from functools import cached_property
 
 import torch
 
-from ...datasets.base import Dataset, Spec
+from ...datasets.base import DataError, Dataset, Spec
 from ...engine.checkpoints.imported_networks import apply_networks
 from ...methods.base import Method
 from .cache_keys import KeyInputs, experiment_key_inputs
@@ -62,6 +62,8 @@ def resolve(experiment: Experiment, dataset: Dataset, numerics: str) -> Resolved
     numerics: what networks compute in, as DeviceContext.numerics names it; it changes results, so
         it is in the keys
 
+    Raises DataError where there is nothing to train on, or nothing to evaluate.
+
     >>> from adbench.benchmark.experiments.resolve import resolve
     >>> from adbench.datasets.phantom import Phantom
     >>> from adbench.benchmark.experiments.example_experiments import example_experiments
@@ -78,6 +80,9 @@ def resolve(experiment: Experiment, dataset: Dataset, numerics: str) -> Resolved
         synthetic=experiment.protocol.level == SYNTHETIC,
         training=TrainingSamples(experiment.fraction, experiment.contamination, experiment.seed),
     )
+    for name, purpose in (("train", "train on"), ("test", "evaluate")):
+        if not len(splits[name]):
+            raise DataError(f"dataset '{experiment.dataset.name}' has no samples to {purpose}")
     levels = sweep_levels(experiment, method_class)
     return ResolvedExperiment(experiment, method_class, splits, levels, numerics)
 

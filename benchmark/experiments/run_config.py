@@ -34,7 +34,7 @@ PROTOCOL_OPTIONS = {
 """Options that are fields of the protocol, by the name of the field."""
 
 
-DtypeName = Literal["auto", "float32", "bfloat16"]
+DtypeName = Literal["auto", "float32", "tf32", "bfloat16"]
 ExecutorName = Literal["local", "inline", "ray", "slurm"]
 Fraction = Annotated[float, Meta(gt=0, le=100)]
 Contamination = Annotated[float, Meta(ge=0, lt=100)]
@@ -163,6 +163,9 @@ class RunConfig:
                 f"unknown option {min(unknown)!r}; there are "
                 f"{', '.join(sorted(names | PROTOCOL_OPTIONS.keys()))}"
             )
+        for name, value in options.items():
+            if isinstance(value, str) and not value.strip(" ,"):
+                raise OptionError(f"{option_name(name)} is empty: give it a value, or leave it out")
         for name in ("methods", "datasets", "log"):
             if name in options:
                 options[name] = tuple(parse_names(options[name]))

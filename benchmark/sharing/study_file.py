@@ -69,7 +69,7 @@ STUDY_TYPES: dict[str, Any] = {
     "post": Annotated[str | list[str], Meta(description="Post-processing: [median5].")],
     "budget": Annotated[Count, Meta(description="Pixels that are sorted.")],
     "device": Annotated[str, Meta(description="auto, cpu, cuda, cuda:1.")],
-    "dtype": Annotated[str, Meta(description="auto, float32, bfloat16.")],
+    "dtype": Annotated[str, Meta(description="auto, float32, tf32, bfloat16.")],
     "skip_recorded": Annotated[
         bool, Meta(description="Leave alone what has a sound record of the same inputs in `out`.")
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 
 from adbench.benchmark.cli.main import app
 from adbench.benchmark.cli.run_options import CLUSTER, DATA, OPTIONS, PROTOCOL, WHAT, WHERE
-from adbench.benchmark.experiments.run_config import PROTOCOL_OPTIONS, RunConfig
+from adbench.benchmark.executors.launch import device_context
+from adbench.benchmark.experiments.run_config import PROTOCOL_OPTIONS, OptionError, RunConfig
 
 WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 COMMANDS = ["run", "plan", "report", "list", "info", "doctor", "compare", "reproduce", "status",
@@ -80,3 +82,39 @@ def test_the_shell_completes_names(words: str, expected: str) -> None:
     assert expected in process.stdout.split()
     script = CliRunner().invoke(app, ["--show-completion", "bash"], env={"SHELL": "bash"})
     assert script.exit_code == 0 or json.dumps(script.output)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["run", "--limit", "0"], r"--limit: .* 1 \(adbench run --help\)"),
+        (["run", "--slots", "x"], r"--slots: .* \(adbench run --help\)"),
+        (["lisst"], r"No such command 'lisst'. Did you mean 'list'\? \(adbench --help\)"),
+        (["report", "--metric", "dice"], r"No such option: --metric.* \(adbench report --help\)"),
+        (["data", "verifyy"], r"No such command 'verifyy'.* \(adbench data --help\)"),
+        (["info"], r"Missing argument 'name' \(adbench info --help\)"),
+    ],
+)
+def test_a_mistake_in_usage_is_one_line(words: list[str], line: str) -> None:
+    result = CliRunner().invoke(app, words, prog_name="adbench")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert re.fullmatch(rf"error: {line}\n", result.stderr), result.stderr
+
+
+def test_a_command_without_arguments_shows_its_help() -> None:
+    result = CliRunner().invoke(app, ["data"])
+    assert result.exit_code == 2 and "Usage: " in result.output
+
+
+@pytest.mark.parametrize("name", ["methods", "datasets", "out", "device", "tensorboard", "profile"])
+def test_an_empty_text_is_no_value(name: str) -> None:
+    for text in ("", " ", ","):
+        with pytest.raises(OptionError, match=" is empty: give it a value, or leave it"):
+            RunConfig.from_options(**{name: text})
+
+
+def test_tf32_is_a_dtype_of_gpus() -> None:
+    assert device_context("cuda", "tf32", remote=True).numerics == "tf32"
+    assert RunConfig.from_options(dtype="tf32").dtype == "tf32"
+    with pytest.raises(ValueError, match="--dtype tf32 is a precision of GPUs: take float32"):
+        device_context("cpu", "tf32")

@@ -9,8 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from adbench.benchmark.cli.main import app
+from adbench.benchmark.experiments.example_experiments import example_experiments
+from adbench.benchmark.experiments.resolve import resolve
 from adbench.benchmark.experiments.splits import Splits
 from adbench.benchmark.experiments.training_samples import TrainingSamples
+from adbench.benchmark.registry.registry import Registry, RegistryError
 from adbench.datasets.base import DataError
 from adbench.datasets.phantom import Phantom
 
@@ -74,3 +77,17 @@ def test_a_run_has_an_entry_for_each_share_and_contamination(tmp_path: Path):
     assert "by share of the training patients: " in (tmp_path / "out/leaderboard.md").read_text()
     for wrong in ("--fraction=0", "--contaminate=100", "--fraction=ten"):
         assert CliRunner().invoke(app, [*argv, wrong]).exit_code == 2
+
+
+@pytest.mark.parametrize(("split", "purpose"), [("train", "train on"), ("test", "evaluate")])
+def test_data_without_samples_are_refused_before_a_training(split: str, purpose: str) -> None:
+    (experiment,) = example_experiments("dae")
+    with pytest.raises(DataError, match=f"'phantom' has no samples to {purpose}"):
+        resolve(experiment, Phantom(shape=(8, 8), **{split: 0}), "float32")
+
+
+def test_more_samples_than_names_fit_into_memory_are_refused() -> None:
+    entry = Registry.read().dataset("phantom")
+    assert entry.arguments("check", {"train": 1_000_000})["train"] == 1_000_000
+    with pytest.raises(RegistryError, match="train is a whole number from 0 to 1000000"):
+        entry.arguments("check", {"train": 10**11})

@@ -233,7 +233,7 @@ def test_weights_that_were_exchanged_or_do_not_fit_are_refused(
     change()
     assert "0 of its weights are 'pca'" in refusal(f"{site}#pca")
     record = site / entry["record"]
-    record.write_text(record.read_text().replace('"seed": 0', '"seed": 1'))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"seed": 1}))
     assert "is no sound record" in refusal()
     (site / entry["file"]).write_bytes(b"not safetensors")
     assert "is damaged or was exchanged" in refusal()
