@@ -42,6 +42,14 @@ class GroupScheduling(LoadGroupScheduling):
         super().remove_node(node)
         return crashed
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give a node more work: not before it has collected its tests, as a successor may be asked
+        to while another reports, and what cannot be sent to one that just died is given back when
+        its death is seen."""
+        if node in self.registered_collections:
+            with suppress(OSError):
+                super()._reschedule(node)
+
     def schedule(self) -> None:
         """Distribute the tests; a node that comes later gets two units, as those before it."""
         late = self.collection is not None
