@@ -16,7 +16,7 @@ from ...leaderboard.text import number_text
 from .chart import FAINT, INK, LIGHT_THEME, STYLES, Chart, chart_style, letter, printable
 from .table_types import ColumnHead, Table, TableCell, TableLine
 
-WIDTH, SIDE, AXIS, LANE, STEP, NAME = 800, 220, 48, 9, 19, 26
+WIDTH, SIDE, AXIS, LANE, STEP, NAME = 800, 220, 54, 9, 19, 26
 """Points across, and of them on either side for names; height of the axis from above; between bars;
 between names; letters of a name."""
 
@@ -65,8 +65,8 @@ def critical_difference_diagram(
 
     axes.plot([left, right], [AXIS, AXIS], color=INK, linewidth=1, gid="axis")
     reach = min(at(1 + ranking.critical_difference), WIDTH - 8.0)
-    axes.plot([left, reach], [18, 18], "|-", color=INK, linewidth=1, markersize=8, gid="ruler")
-    axes.text(left, 11, difference, color=FAINT, va="bottom")
+    axes.plot([left, reach], [24, 24], "|-", color=INK, linewidth=1, markersize=8, gid="ruler")
+    axes.text(left, 17, difference, color=FAINT, va="bottom")
     for rank in range(1, count + 1, 1 + (count - 1) // 12):
         axes.plot([at(rank)] * 2, [AXIS, AXIS - 5], color=INK, linewidth=1)
         axes.text(at(rank), AXIS - 8, f"{rank}", color=FAINT, ha="center", gid=f"tick-{rank}")
