@@ -244,7 +244,8 @@ def test_a_split_is_described_once_for_all_methods_and_seeds(
 ) -> None:
     todo = planned(*range(30))
     cls = todo[0].dataset.load()
-    monkeypatch.setattr(cls, "_part", lambda self, name, abnormal: Counting())
+    sample = Sample(torch.zeros(1, 8), "a", "a", label=False)
+    monkeypatch.setattr(cls, "_part", lambda self, name, abnormal: Counting([sample]))
     monkeypatch.setattr(Counting, "read", 0)
     assert len(rows(Store(tmp_path), todo)) == 30
     assert Counting.read == 4

@@ -265,15 +265,15 @@ def denoiser(run: TrainingContext, steps: int = 40) -> tuple[Denoiser, list[floa
     return result, losses
 
 
-def test_bfloat16_learns_and_leaves_float32_weights() -> None:
+def test_bfloat16_trains_convolutions_in_float32_on_a_cpu() -> None:
+    """torch's gradients are wrong there; tests/methods/test_accelerator.py trains in bfloat16."""
     (fine, exact), (rough, losses) = (
         denoiser(TrainingContext()),
         denoiser(TrainingContext(dtype=torch.bfloat16)),
     )
     assert all(value.dtype == torch.float32 for value in rough.net.state_dict().values())
-    assert not equal_states(fine.net, rough.net)
+    assert equal_states(fine.net, rough.net) and losses == exact
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    assert sum(losses) == pytest.approx(sum(exact), rel=0.02)
 
 
 def test_a_compiled_network_keeps_its_names_and_learns_the_same(

@@ -20,7 +20,7 @@ SHAPES = st.sampled_from([(12,), (7, 9), (8, 8), (4, 5, 6)])
 def test_whole_cells_are_chosen_and_just_so_many(
     shape: tuple[int, ...], side: int, share: float
 ) -> None:
-    got = random_cells(Rng(["a", "b"]), shape, side, torch.tensor([share, 0.0]).double())
+    got = random_cells(Rng(["a", "b"]), shape, side, torch.tensor([share, 0], dtype=torch.float64))
     assert got.shape == (2, 1, *shape) and not got[1].any()
     corners = got[0, 0][tuple(slice(None, None, side) for _ in shape)]
     count = math.prod(-(-n // side) for n in shape)
