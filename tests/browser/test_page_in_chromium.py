@@ -246,10 +246,10 @@ def test_a_number_says_its_record_and_all_digits(open_page: Any, one_board: Path
     page.wait_for_function("records.length > 0")
     cell.hover(position={"x": 3, "y": 3})
     title = cell.get_attribute("title")
-    found = re.fullmatch(r"records/(\S+): metrics\.pixel_ap\.value = ([\d.]+)", title)
-    assert found and f"{float(found[2]):.3f}" == cell.inner_text().split("\n")[0]
-    record = json.loads((one_board.parent / "records" / found[1]).read_text())
-    assert record["metrics"]["pixel_ap"]["value"] == float(found[2])
+    source = re.fullmatch(r"records/(\S+): metrics\.pixel_ap\.value = ([\d.]+)", title)
+    assert source and f"{float(source[2]):.3f}" == cell.inner_text().split("\n")[0]
+    record = json.loads((one_board.parent / "records" / source[1]).read_text())
+    assert record["metrics"]["pixel_ap"]["value"] == float(source[2])
     mean = page.locator("#leaderboard-0-seeds tbody td").first
     mean.hover()
     assert mean.get_attribute("title").count("records/") == 2

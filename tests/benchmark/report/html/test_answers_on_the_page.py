@@ -176,11 +176,11 @@ def test_a_method_is_drawn_at_the_mean_of_its_seeds_with_these_as_points(tmp_pat
     assert sweep.artist("A-line").get_ydata().tolist() == pytest.approx(means)
     assert len(sweep.artist("A-seeds").get_xdata()) == 3 * len(levels)
     froc = charts["leaderboard-0-froc"]
-    found = [
+    sensitivities = [
         sum(e.record["lesions"]["froc"][i]["sensitivity"] for e in group.entries) / 3
         for i in range(2)
     ]
-    assert froc.artist("A-line").get_ydata().tolist() == pytest.approx(found)
+    assert froc.artist("A-line").get_ydata().tolist() == pytest.approx(sensitivities)
 
 
 def test_differences_are_between_methods_over_their_seeds(tmp_path: Path) -> None:
