@@ -31,9 +31,6 @@ DatasetName = Annotated[
 OPTIONS = ("data", "profile", "registry", "settings")
 """The fields of RunConfig that decide which dataset is built."""
 
-PARTS = ("train", "train-abnormal", "held_out", "val", "test")
-"""The order in which verify names the parts of a dataset."""
-
 MAX_FOLDERS = 20
 """How many folders verify shows one by one."""
 
@@ -116,8 +113,7 @@ def verification_lines(name: str, report: VerificationReport, data: str = "") ->
         yield data
     if report.statistics is not None:
         yield f"sample: {report.statistics.as_text()}"
-    order = sorted(report.samples, key=lambda part: (*PARTS, part).index(part))
-    counts = ", ".join(f"{part} {report.samples[part]}" for part in order)
+    counts = ", ".join(f"{split} {count}" for split, count in report.samples.items())
     count = len(report.problems)
     what = f"{count} problem{'s' if count > 1 else ''}" if count else "nothing wrong"
     yield f"{name}: {what}; readable samples: {counts or 'none'}"

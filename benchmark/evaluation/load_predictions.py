@@ -79,24 +79,26 @@ def _masks_on_disk(
 ) -> tuple[list[Sample], PackedMasks | None, PackedMasks | None]:
     """The samples without images, masks and regions; masks; regions. Reads the split once."""
     samples, size = list[Sample](), len(split)
-    mask, roi = PackedMasks((size, *shape), scratch), PackedMasks((size, *shape), scratch)
-    known = {"mask": False, "roi": False}
-    complete = True
-    everything = torch.ones(*shape, dtype=torch.bool)
+    files = {name: PackedMasks((size, *shape), scratch) for name in ("mask", "roi")}
+    lacking = {name: list[int]() for name in files}
     for first in range(0, size, MASKS_AT_A_TIME):
         block = [split[i] for i in range(first, min(first + MASKS_AT_A_TIME, size))]
-        drawn = {k: each.mask for k, each in enumerate(block, first) if each.mask is not None}
-        if drawn:
-            mask.write([*drawn], torch.stack([*drawn.values()]).numpy())
-        known["mask"] |= bool(drawn)
-        known["roi"] |= any(sample.roi is not None for sample in block)
-        complete &= all(sample.mask is not None or not sample.label for sample in block)
-        regions = [everything if sample.roi is None else sample.roi for sample in block]
-        roi.write(range(first, first + len(block)), torch.stack(regions).numpy())
+        for name, file in files.items():
+            tensors = {k: getattr(sample, name) for k, sample in enumerate(block, first)}
+            drawn = {k: tensor for k, tensor in tensors.items() if tensor is not None}
+            lacking[name] += tensors.keys() - drawn.keys()
+            if drawn:
+                file.write([*drawn], torch.stack([*drawn.values()]).numpy())
         samples += [
             replace(sample, x=NO_IMAGE, mask=None, roi=None, counterpart=None) for sample in block
         ]
-    return samples, mask if known["mask"] and complete else None, roi if known["roi"] else None
+    mask, roi = (files[name] if len(lacking[name]) < size else None for name in files)
+    if any(samples[k].label for k in lacking["mask"]):  # as in _masks_of
+        mask = None
+    if roi is not None:  # as in _regions_of
+        for k in lacking["roi"]:
+            roi.write([k], np.ones((1, *shape), bool))
+    return samples, mask, roi
 
 
 def assemble_predictions(

@@ -11,6 +11,9 @@ from ..base import DataError, Sample, SampleStatistics, VerificationReport, merg
 from ..splits.assignment import Case
 from .cases import CaseSamples
 
+PARTS = ("train", "train-abnormal", "held_out", "val", "test")
+"""All that `part_of` returns, in the order in which a report names them."""
+
 MAX_MASK_AREA_CHANGE = 0.3
 """Share of a mask's area; a note warns if resizing adds or removes more."""
 
@@ -94,7 +97,7 @@ class CaseTally:
         return VerificationReport(
             self._problems,
             _truncate_notes(notes),
-            dict(self._samples),
+            {part: self._samples[part] for part in PARTS if part in self._samples},
             self.bad_cases,
             statistics=self._statistics,
         )
