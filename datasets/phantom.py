@@ -15,6 +15,7 @@ import torch
 from msgspec import Meta
 
 from .base import Count, Dataset, Natural, Sample, Spec, Split
+from .transforms.quantisation import quantise
 from .transforms.random_fields import Flags, Floats, RandomField, grid_points, smooth_step
 
 ROLES = ("train", "train-abnormal", "held_out", "val", "val-abnormal", "test", "test-abnormal")
@@ -133,14 +134,16 @@ def draw_sample(spec: Spec, seed: int, role: str, index: int, *, masks: bool = T
     def stream(purpose: int) -> np.random.Generator:
         return np.random.default_rng([seed, ROLES.index(role), index, purpose])
 
-    axes = tuple(np.linspace(-1, 1, size, dtype=np.float32) for size in spec.shape)
+    axes = tuple(np.linspace(-1, 1, size) for size in spec.shape)
     make = _draw_signal if len(axes) == 1 else _draw_head
     twin, roi = make(stream(ANATOMY), axes, spec.channels)
     label = role.endswith("abnormal")
     mark = _draw_anomaly(stream(ANOMALY), axes, roi) if label else None
     noise = NOISE_LEVEL * stream(NOISE).standard_normal(twin.shape, np.float32)
     x = twin if mark is None else twin + mark.change
-    x, twin = (torch.from_numpy(np.clip(image + noise * roi, 0, 1)) for image in (x, twin))
+    x, twin = (
+        torch.from_numpy(quantise(np.clip(image + noise * roi, 0, 1))) for image in (x, twin)
+    )
     mask = np.zeros(spec.shape, bool) if mark is None else mark.mask
     return Sample(
         x=x,
@@ -161,7 +164,7 @@ def _draw_head(
     n = len(axes)
     points = grid_points(axes)
     angle = rng.normal(0, 0.2)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    cos, sin = np.cos(angle), np.sin(angle)
     y, x = points[-2].copy(), points[-1].copy()
     points[-2], points[-1] = cos * y - sin * x, sin * y + cos * x
     for i in range(n):
@@ -175,7 +178,7 @@ def _draw_head(
     def inside(centre: Sequence[float], radii: Sequence[float]) -> Floats:
         """Distance below an ellipsoid's surface, about, in halves of the image."""
         away = [(p - c) / r for p, c, r in zip(points, centre[-n:], radii[-n:], strict=True)]
-        return (1 - np.sqrt(sum(np.square(a) for a in away) + np.float32(1e-6))) * min(radii[-n:])
+        return (1 - np.sqrt(sum(np.square(a) for a in away) + 1e-6)) * min(radii[-n:])
 
     depth = inside((0, 0, 0), (0.72, *half[-2:]))
     roi = depth > 0
@@ -197,7 +200,7 @@ def _draw_head(
     contrast = np.array([CONTRASTS[c % len(CONTRASTS)] for c in range(channels)]) * vary
     texture = 1 + 0.06 * RandomField(rng, 0.12, count=32, axes=n).on_grid(axes)
     texture *= np.exp(0.08 * RandomField(rng, 0.9, count=12, axes=n).on_grid(axes))
-    image = np.tensordot(contrast.astype(np.float32), share, 1) * texture
+    image = np.tensordot(contrast, share, 1) * texture
     return image * roi, roi
 
 
@@ -212,7 +215,7 @@ def _draw_signal(
     tones = np.cos(np.pi * turns[:, None] * time + phase[:, None])
     swell = 1 + 0.1 * RandomField(rng, 0.7, count=16, axes=1).on_grid(axes)
     image = 0.5 + gain @ tones * swell
-    return image.astype(np.float32), np.ones(len(time), bool)
+    return image, np.ones(len(time), bool)
 
 
 class Anomaly(NamedTuple):
@@ -239,12 +242,12 @@ def _draw_anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) 
     sign = float(rng.choice([-1, 1]))
     strength = float(rng.uniform(0.3, 0.6))
     places = np.argwhere(roi)
-    cover = np.zeros(roi.shape, np.float32)
+    cover = np.zeros(roi.shape)
     for place in rng.choice(places, count):
         centre = np.array([axis[i] for axis, i in zip(axes, place, strict=True)], np.float32)
         stretch = np.exp(rng.normal(0, 0.15, n)).astype(np.float32)
         away = [(p - c) * s for p, c, s in zip(points, centre, stretch, strict=True)]
-        far = np.sqrt(sum(np.square(a) for a in away) + np.float32(1e-6))
+        far = np.sqrt(sum(np.square(a) for a in away) + 1e-6)
         bumps = 1 + 0.15 * RandomField(rng, max(0.7 * radius, 0.05), count=16, axes=n).on_grid(axes)
         cover = np.maximum(cover, smooth_step(radius * bumps - far, 0.2 * radius))
     cover *= roi
@@ -261,4 +264,4 @@ def _draw_anomaly(rng: np.random.Generator, axes: Sequence[Floats], roi: Flags) 
         "size": size,
     }
     change = sign * strength * (0.5 if n == 1 else 1) * cover * carrier
-    return Anomaly(change.astype(np.float32), mask, tags)
+    return Anomaly(change, mask, tags)

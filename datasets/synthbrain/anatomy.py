@@ -19,7 +19,7 @@ from ..transforms.random_fields import Flags, Floats, RandomField, grid_points, 
 from .tissue_maps import VOXEL_MM, distance_to_outside, load_template
 
 TISSUES = ("fluid", "cortex", "white", "deep", "vessel")
-ORIGIN_IN_MNI = np.array([10.0, -17.0, 0.0], np.float32)  # mm from our origin to the template's
+ORIGIN_IN_MNI = np.array([10.0, -17.0, 0.0])  # mm from our origin to the template's
 
 
 class TissueMap(NamedTuple):
@@ -145,7 +145,7 @@ class Anatomy:
         choroid = (
             smooth_step(plexus - 0.5, 0.08) * fractions[0] * smooth_step(ventricle - 0.3, 0.05)
         )
-        fluid = np.eye(len(TISSUES), 1, dtype=np.float32)
+        fluid = np.eye(len(TISSUES), 1)
         return TissueMap(
             fractions=_scatter(inside, np.concatenate([fractions, sinus[None]]), fluid),
             brain=smooth_step(brain - 0.5, 0.02),
@@ -164,7 +164,7 @@ class Anatomy:
                 rotated, self.scale, self.shift, self.bends, strict=True
             )
         ]
-        return np.stack(displaced).astype(np.float32)
+        return np.stack(displaced)
 
     def _widen_ventricles(
         self, points: Floats, near_ventricles: Floats, change: ShapeChange
@@ -178,7 +178,7 @@ class Anatomy:
             pull = pull + 0.45 * one_sided
             z_pull, y_pull = 0.30 * one_sided, 0.15 * one_sided
         displaced = (z - z_pull * (z - 10), y - y_pull * (y + 5), x * (1 - np.minimum(pull, 0.8)))
-        return np.stack(displaced).astype(np.float32)
+        return np.stack(displaced)
 
 
 def _ventricle_proximity(points: Floats) -> Floats:
@@ -191,17 +191,17 @@ def _gaussian_ball(points: Floats, centre: Sequence[float], radius: float) -> Fl
     squared_distance = sum(
         (axis - coordinate) ** 2 for axis, coordinate in zip(points, centre, strict=True)
     )
-    return np.exp(-2 * np.asarray(squared_distance) / radius**2).astype(np.float32)
+    return np.exp(-2 * np.asarray(squared_distance) / radius**2)
 
 
 def _clipped_normal(rng: np.random.Generator, std: float, limit: float) -> Floats:
     """Return three normal draws within +-limit, so that no brain leaves the field of view."""
-    return np.clip(rng.normal(0, std, 3), -limit, limit).astype(np.float32)
+    return np.clip(rng.normal(0, std, 3), -limit, limit)
 
 
 def _scatter(inside: Flags, values: Floats, outside: Floats | float = 0.0) -> Floats:
     """Return (n, *S) with `values` (n, m) where `inside` (*S), and `outside` (n, 1) elsewhere."""
-    result = np.empty((len(values), *inside.shape), np.float32)
+    result = np.empty((len(values), *inside.shape))
     result[:, ~inside] = outside
     result[:, inside] = values
     return result
@@ -214,7 +214,7 @@ def _template_maps() -> Floats:
     within = VOXEL_MM * distance_to_outside(brain > 0.5)
     ventricle = ndimage.gaussian_filter(tissue[0] * (within > 24), 3 / VOXEL_MM)
     rim = ndimage.gaussian_filter(brain, 2.0)
-    return np.stack([brain, ventricle, rim, *tissue]).astype(np.float32)
+    return np.stack([brain, ventricle, rim, *tissue])
 
 
 @cache
@@ -225,7 +225,7 @@ def _cortex_proximity() -> Floats:
 def _sample_maps(points: Floats, maps: Floats) -> Floats:
     """Return the values (n, *S) of template maps (n, Z, Y, X) at `points` (3, *S)."""
     offset = (ORIGIN_IN_MNI - load_template().origin).reshape(3, *[1] * (points.ndim - 1))
-    index = (points + offset) / np.float32(VOXEL_MM)
+    index = (points + offset) / VOXEL_MM
     return np.stack(
-        [ndimage.map_coordinates(tissue_map, index, np.float32, order=1) for tissue_map in maps]
+        [ndimage.map_coordinates(tissue_map, index, np.float64, order=1) for tissue_map in maps]
     )

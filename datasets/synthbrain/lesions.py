@@ -75,8 +75,8 @@ class Blob:
     centre: (z, y, x) in mm
     radius: in mm
 
-    >>> blob = Blob(np.random.default_rng(0), np.zeros(3, np.float32), radius=10.0)
-    >>> middle, point = np.zeros(1, np.float32), np.array([0, 40], np.float32)
+    >>> blob = Blob(np.random.default_rng(0), np.zeros(3), radius=10.0)
+    >>> middle, point = np.zeros(1), np.array([0, 40], np.float64)
     >>> (blob.depth((middle, middle, point)) > 0).ravel().tolist()  # its centre, and 40 mm away
     [True, False]
     """
@@ -144,10 +144,10 @@ class Lesion:
         points = grid_points(axes)
         for blob in self.blobs if self.mass_effect else ():
             away = points - blob.centre.reshape(3, 1, 1, 1)
-            far = np.sqrt((away**2).sum(0)) + np.float32(1e-3)
+            far = np.sqrt((away**2).sum(0)) + 1e-3
             by = 0.55 * self.mass_effect * blob.radius * np.exp(-((far / (1.6 * blob.radius)) ** 2))
             points = points - np.where(by > 0.02, np.minimum(by, 0.8 * far), 0) * away / far
-        return points.astype(np.float32)
+        return points
 
     def paint(
         self, image: Floats, axes: Sequence[Floats], white: Floats, brain: Floats
@@ -162,18 +162,18 @@ class Lesion:
             for layer, shrink in layers.items():
                 coverage = smooth_step(blob.depth(axes, shrink), 0.55) * visibility
                 amount = np.maximum(amount, coverage)
-                weight = np.float32(self.plan.contrast) * coverage
-                target = np.reshape(INTENSITIES[layer], (4, 1, 1, 1)).astype(np.float32)
+                weight = self.plan.contrast * coverage
+                target = np.reshape(INTENSITIES[layer], (4, 1, 1, 1))
                 image = np.maximum(image + weight * (target - image), 0.03)
-        return image.astype(np.float32), amount
+        return image, amount
 
 
 def _lesion_centres(
     rng: np.random.Generator, kind: str, count: int, anatomy: Anatomy, heights: Sequence[float]
 ) -> Floats:
     """Return centres (count, 3) in tissue where the kind occurs, within 4 mm of a height."""
-    side = np.arange(-95, 96, 5, dtype=np.float32)
-    axes = (np.asarray(heights, np.float32), side, side)
+    side = np.arange(-95.0, 96.0, 5.0)
+    axes = (np.asarray(heights, float), side, side)
     tissue = anatomy.on_grid(axes)
     _fluid, cortex, white, deep, _vessel = tissue.fractions
     eligible = {

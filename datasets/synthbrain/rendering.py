@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from ..transforms.quantisation import quantise
 from ..transforms.random_fields import Flags, Floats, RandomField
 from .anatomy import TissueMap
 
@@ -19,7 +20,7 @@ CONTRASTS = np.array(  # fluid, cortex, white, deep, vessel
         (0.12, 0.60, 0.89, 0.70, 1.05),
     ]
 )
-CAP_INTENSITIES = np.array([0.70, 0.70, 0.85, 0.70], np.float32).reshape(4, 1, 1, 1)
+CAP_INTENSITIES = np.array([0.70, 0.70, 0.85, 0.70]).reshape(4, 1, 1, 1)
 NOISE_LEVEL = 0.014
 REFERENCE_LEVEL = (
     0.8  # where the healthy P99 comes to lie: what is brighter keeps its order up to 1.25 P99
@@ -60,7 +61,7 @@ class Scanner:
         caps = self.caps * tissue.caps
         image = image * (1 - caps) + CAP_INTENSITIES * caps
         image[3] += self.choroid * tissue.choroid * (0.9 - image[3])
-        return (image * (1 + 0.02 * self.texture.on_grid(axes))).astype(np.float32)
+        return image * (1 + 0.02 * self.texture.on_grid(axes))
 
     def acquire(self, image: Floats, brain: Flags, axes: Sequence[Floats], noise: Floats) -> Floats:
         """Return the acquired image, skull-stripped: (4, K, h, w).
@@ -72,7 +73,7 @@ class Scanner:
         """
         fold = image.shape[-1] // brain.shape[-1]
         mm = float(axes[2][1] - axes[2][0]) / fold
-        acquired = np.empty((4, *brain.shape), np.float32)
+        acquired = np.empty((4, *brain.shape))
         for i, ideal in enumerate(image):
             blurred = ndimage.gaussian_filter(ideal, (0, self.blur[i] / mm, self.blur[i] / mm))
             clean = downsample(blurred, fold) * np.exp(self.bias[i] * self.fields[i].on_grid(axes))
@@ -115,6 +116,8 @@ def intensity_limits(image: Floats, brain: Flags) -> Floats:
 def normalise(image: Floats, brain: Flags, limits: Floats, *, top: float) -> Floats:
     """Return intensities mapped to [0, 1] and clipped: the lower limit to 0, the upper to `top`.
 
+    They are at one of 4096 levels, float32.
+
     image: (4, K, H, W)
     brain: (K, H, W) bool; the result is 0 outside
     limits: (4, 2), from `intensity_limits`
@@ -125,4 +128,4 @@ def normalise(image: Floats, brain: Flags, limits: Floats, *, top: float) -> Flo
     array([0.4, 0.4, 0.4, 0.4], dtype=float32)
     """
     low, high = (limits[:, i].reshape(-1, 1, 1, 1) for i in (0, 1))
-    return (np.clip((image - low) / (high - low) * top, 0, 1) * brain).astype(np.float32)
+    return quantise(np.clip((image - low) / (high - low) * top, 0, 1) * brain)

@@ -46,8 +46,8 @@ class ViewGrid:
     def axes(self, factor: int = 1) -> tuple[Floats, Floats, Floats]:
         """Return coordinates in mm: z upwards, y from front to back, x from left to right."""
         side = (np.arange(self.size * factor) - (self.size * factor - 1) / 2) * self.mm / factor
-        side = side.astype(np.float32)
-        return np.asarray(self.heights, np.float32), -side, side
+
+        return np.asarray(self.heights, float), -side, side
 
 
 class Subject(NamedTuple):
@@ -173,8 +173,8 @@ def check_anatomy(tissue: TissueMap, roi: Flags) -> None:
     tissue: of a subject
     roi: (K, H, W) bool, the brain
 
-    >>> empty = np.zeros((1, 4, 4), np.float32)
-    >>> check_anatomy(TissueMap(np.zeros((5, 1, 4, 4), np.float32), empty, empty, empty), empty > 0)
+    >>> empty = np.zeros((1, 4, 4))
+    >>> check_anatomy(TissueMap(np.zeros((5, 1, 4, 4)), empty, empty, empty), empty > 0)
     Traceback (most recent call last):
     RuntimeError: tissue sums to 0.0000..0.0000, not to 1
     """
@@ -203,7 +203,7 @@ def check_diseased(subject: Subject, view: ViewGrid) -> None:
     subject: with a lesion
     view: its grid
 
-    >>> x, nothing = np.zeros((4, 1, 8, 8), np.float32), np.zeros((1, 8, 8), bool)
+    >>> x, nothing = np.zeros((4, 1, 8, 8)), np.zeros((1, 8, 8), bool)
     >>> check_diseased(Subject(x, x, mask=nothing, roi=~nothing), ViewGrid((0.0,), size=8, mm=2.0))
     Traceback (most recent call last):
     RuntimeError: a lesion covers 0 mm² in its largest slice, not 30

@@ -1,4 +1,7 @@
-"""Smooth Gaussian random fields that can be evaluated at every point and on every grid."""
+"""Smooth Gaussian random fields that can be evaluated at every point and on every grid.
+
+Coordinates are float64, and so is everything computed from them: see `quantisation`.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ class RandomField:
     def at_points(self, points: Floats) -> Floats:
         """Return the field at points (axes, *any), as (*any)."""
         flat = points.reshape(len(points), -1)
-        out = np.empty(flat.shape[1], np.float32)
+        out = np.empty(flat.shape[1])
         for start in range(0, len(out), 16384):
             part = slice(start, start + 16384)
             angle = np.einsum("dn,dm->nm", flat[:, part], self.frequencies) + self.phase
@@ -67,15 +70,14 @@ class RandomField:
 
 
 def grid_points(axes: Sequence[Floats]) -> Floats:
-    """Return the points of a regular grid: (number of axes, len(axes[0]), len(axes[1]), ...)
-    float32.
+    """Return the points of a regular grid: (number of axes, len(axes[0]), len(axes[1]), ...).
 
     axes: coordinates along each axis
 
     >>> grid_points([np.arange(2.0), np.arange(3.0)]).shape
     (2, 2, 3)
     """
-    return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+    return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
 def smooth_step(distance: Floats, width: float) -> Floats:
