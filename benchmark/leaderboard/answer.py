@@ -11,55 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..evaluation.sample_results import SampleResultsError
 from .entry import Entry
 from .pairwise import ALIKE, BETTER, PairedComparison, PairError, compare_pair, sample_results_of
 from .records import metric_value
-from .seed_groups import group_seeds
+from .seed_groups import SeedGroup, ranked_methods
 from .text import number_text
 
 METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
-
-
-class Contender(NamedTuple):
-    """A method with one setting, by all of its seeds.
-
-    entries: one a seed      value: mean of the metric over these
-
-    >>> from adbench.benchmark.leaderboard.answer import contenders
-    >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> [(each.name, each.value) for each in contenders(example_leaderboard().done, "pixel_ap")]
-    [('AnoDDPM', 0.455), ('pDDPM', 0.32)]
-    """
-
-    name: str
-    baseline: bool
-    entries: list[Entry]
-    value: float
-
-
-def contenders(entries: Sequence[Entry], metric: str) -> list[Contender]:
-    """The methods among entries that have the metric, the best first, of equals baselines last.
-
-    >>> from adbench.benchmark.leaderboard.answer import contenders
-    >>> from adbench.benchmark.leaderboard.example_records import example_record
-    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
-    >>> (board,) = build_leaderboards([example_record(detected=n, seed=n) for n in (10, 20)])
-    >>> [(each.name, each.value) for each in contenders(board.done, "image_auroc")]
-    [('AnoDDPM', 0.75)]
-    """
-    groups = group_seeds([entry for entry in entries if entry.value(metric) is not None], metric)
-    return [
-        Contender(
-            group.name.replace(" (baseline)", ""),
-            group.baseline,
-            group.entries,
-            group.value(metric) or 0.0,
-        )
-        for group in groups
-    ]
 
 
 def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = None) -> str:
@@ -76,7 +36,7 @@ def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = Non
     seed. By image AUROC AnoDDPM is best too (0.900).
     """
     done = [entry for entry in entries if entry.record["status"] == "ok"]
-    ranked = contenders(done, metric)
+    ranked = ranked_methods(done, metric)
     if not ranked:
         return ""
     title = METRIC_NAMES.get(metric, metric)
@@ -85,12 +45,12 @@ def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = Non
     baseline = next((each for each in ranked if each.baseline), None)
     if best.baseline and method is not best:
         first = (
-            f"No method is above the baselines: {best.name} has the highest {title} "
-            f"({_value_text(best, metric)}), the best method {method.name} "
+            f"No method is above the baselines: {best.method_name} has the highest {title} "
+            f"({_value_text(best, metric)}), the best method {method.method_name} "
             f"({_value_text(method, metric)})"
         )
     else:
-        name = f"The baseline {best.name}" if best.baseline else best.name
+        name = f"The baseline {best.method_name}" if best.baseline else best.method_name
         first = f"{name} has the highest {title} ({_value_text(best, metric)})"
     parts = [first]
     rival, word = (baseline, "the baseline ") if baseline else (None, "")
@@ -98,7 +58,9 @@ def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = Non
         rival, word = ranked[1], ""
     if rival is not None and rival is not method:
         after = "" if rival.baseline else ", the second best,"
-        parts.append(_difference_text(method, rival, metric, f"{word}{rival.name}", after, folder))
+        parts.append(
+            _difference_text(method, rival, metric, f"{word}{rival.method_name}", after, folder)
+        )
     calls = {metric_cost(entry) for entry in method.entries} - {None}
     if calls:
         parts.append(_calls_text(max(each for each in calls if each is not None)))
@@ -108,11 +70,11 @@ def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = Non
     if partial := done[0].record["partial"]:
         sentences.insert(0, f"Trial run on at most {partial} samples of each split: do not quote.")
     other = "image_auroc" if metric == "pixel_ap" else "pixel_ap"
-    if len(ranked) > 1 and (by_other := contenders(done, other)):
+    if len(ranked) > 1 and (by_other := ranked_methods(done, other)):
         top = by_other[0]
-        same = " too" if top.name == best.name else ""
-        name = f"the baseline {top.name}" if top.baseline else top.name
-        value = number_text(top.value)
+        same = " too" if top.method_name == best.method_name else ""
+        name = f"the baseline {top.method_name}" if top.baseline else top.method_name
+        value = number_text(top.value(other) or 0.0)
         sentences.append(f"By {METRIC_NAMES[other]} {name} is best{same} ({value}).")
     return " ".join(sentences)
 
@@ -128,17 +90,17 @@ def metric_cost(entry: Entry) -> float | None:
     return (entry.record.get("cost") or {}).get("evaluations_per_image")
 
 
-def _value_text(method: Contender, metric: str) -> str:
+def _value_text(method: SeedGroup, metric: str) -> str:
     """A value with its interval, or the mean over seeds with its range."""
     values = [entry.value(metric) or 0.0 for entry in method.entries]
     if min(values) < max(values):
-        text = f"mean {number_text(method.value)} over {len(values)} seeds"
+        text = f"mean {number_text(method.value(metric) or 0.0)} over {len(values)} seeds"
         return f"{text}, {number_text(min(values))} to {number_text(max(values))}"
     record = method.entries[0].record
     low, high = (metric_value(record, metric, part) for part in ("low", "high"))
     interval = "" if low is None or high is None else f" [{number_text(low)}, {number_text(high)}]"
     seeds = f" in each of {len(values)} seeds" if len(values) > 1 else ""
-    return number_text(method.value) + interval + seeds
+    return number_text(method.value(metric) or 0.0) + interval + seeds
 
 
 def _calls_text(calls: float) -> str:
@@ -146,7 +108,7 @@ def _calls_text(calls: float) -> str:
 
 
 def _difference_text(
-    a: Contender, b: Contender, metric: str, name: str, after: str, folder: Path | None
+    a: SeedGroup, b: SeedGroup, metric: str, name: str, after: str, folder: Path | None
 ) -> str:
     """Whether a differs from b, whose name is given, in words."""
     difference = paired_difference_of(a, b, metric, folder)
@@ -160,13 +122,14 @@ def _difference_text(
 
 
 def paired_difference_of(
-    a: Contender, b: Contender, metric: str, folder: Path | None = None
+    a: SeedGroup, b: SeedGroup, metric: str, folder: Path | None = None
 ) -> PairedComparison | str:
     """The paired comparison of two methods over their seeds, or why there is none, in words.
 
-    >>> from adbench.benchmark.leaderboard.answer import contenders, paired_difference_of
+    >>> from adbench.benchmark.leaderboard.answer import paired_difference_of
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
-    >>> a, b = contenders(example_leaderboard().done, "image_auroc")
+    >>> from adbench.benchmark.leaderboard.seed_groups import ranked_methods
+    >>> a, b = ranked_methods(example_leaderboard().done, "image_auroc")
     >>> paired_difference_of(a, b, "image_auroc").verdict
     'better'
     """

@@ -41,6 +41,11 @@ class SeedGroup:
     entries: list[Entry]
 
     @property
+    def method_name(self) -> str:
+        """The name without the mark of a baseline, for sentences that say "the baseline" anyway."""
+        return self.name.replace(" (baseline)", "")
+
+    @property
     def baseline(self) -> bool:
         return bool(self.entries[0].record["method"]["baseline"])
 
@@ -98,6 +103,20 @@ def group_seeds(entries: Sequence[Entry], metric: str = "") -> list[SeedGroup]:
         return value is None, -(value or 0.0), group.baseline
 
     return sorted(named, key=order)
+
+
+def ranked_methods(entries: Sequence[Entry], metric: str) -> list[SeedGroup]:
+    """The methods that have the metric, the best mean first, of equals baselines last.
+
+    >>> from adbench.benchmark.leaderboard.example_records import example_record
+    >>> from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
+    >>> from adbench.benchmark.leaderboard.seed_groups import ranked_methods
+    >>> (board,) = build_leaderboards([example_record(detected=n, seed=n) for n in (10, 20)])
+    >>> [(each.method_name, each.value("image_auroc"))
+    ...  for each in ranked_methods(board.done, "image_auroc")]
+    [('AnoDDPM', 0.75)]
+    """
+    return group_seeds([entry for entry in entries if entry.value(metric) is not None], metric)
 
 
 def _setting(entry: Entry) -> str:

@@ -26,9 +26,9 @@ import adbench
 from adbench.benchmark.evaluation.sample_results import SampleResults
 from adbench.benchmark.evaluation.statistics.paired_tests import holm_correction
 from adbench.benchmark.evaluation.statistics.rank_tests import ALPHA
-from adbench.benchmark.leaderboard.answer import Contender, contenders
 from adbench.benchmark.leaderboard.columns import TITLES
 from adbench.benchmark.leaderboard.pairwise import ALIKE, compare_pair, sample_results_of
+from adbench.benchmark.leaderboard.seed_groups import SeedGroup, ranked_methods
 from adbench.benchmark.registry.registry import Registry
 from adbench.benchmark.report.html.overview import LinkedBoard, render_overview
 from adbench.benchmark.store.atomic_files import atomic_write
@@ -218,8 +218,8 @@ def pairs_table(results: adbench.Results) -> str:
     lines = ["# Which methods beat PatchCore", "", PAIRS_NOTE]
     for board in results.leaderboards():
         for metric in ("pixel_ap", "image_auroc"):
-            ranked = contenders(board.done, metric)
-            reference = next((each for each in ranked if each.name == "PatchCore"), None)
+            ranked = ranked_methods(board.done, metric)
+            reference = next((each for each in ranked if each.method_name == "PatchCore"), None)
             if reference is None:
                 continue
             others = [each for each in ranked if each is not reference]
@@ -229,7 +229,7 @@ def pairs_table(results: adbench.Results) -> str:
                 for each in others
             ]
             lines += ["", f"## {board.title}: {TITLES.get(metric, metric)}", ""]
-            lines += [f"PatchCore {reference.value:.3f}, seeds: {len(reference.entries)}.", ""]
+            lines += [f"PatchCore {reference.value(metric):.3f}, seeds: {len(against)}.", ""]
             lines += [
                 "| method | seeds | value | difference | 95 % | p (Holm) | |",
                 "|---" * 7 + "|",
@@ -240,13 +240,13 @@ def pairs_table(results: adbench.Results) -> str:
                 verdict = "" if p is None else pair.verdict if p < ALPHA else ALIKE
                 shown = "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
                 lines.append(
-                    f"| {each.name} | {len(each.entries)} | {pair.a:.3f} | {pair.value:+.3f} "
-                    f"| {interval} | {shown} | {verdict} |"
+                    f"| {each.method_name} | {len(each.entries)} | {pair.a:.3f} "
+                    f"| {pair.value:+.3f} | {interval} | {shown} | {verdict} |"
                 )
     return "\n".join(lines) + "\n"
 
 
-def _sample_results(folder: Path, method: Contender, metric: str) -> list[SampleResults]:
+def _sample_results(folder: Path, method: SeedGroup, metric: str) -> list[SampleResults]:
     samples = [sample_results_of(entry.record, folder, [metric]) for entry in method.entries]
     return [each for each in samples if each is not None]
 

@@ -88,7 +88,7 @@ def answer_chart(board: Leaderboard) -> Chart | None:
         if k in seeds:
             points = [(each, row + 0.32) for each in seeds[k]]
             draw_seeds(chart, k, points, f"{group.name}: {len(seeds[k])} single seeds")
-        name = printable(group.name.replace(" (baseline)", ""))  # its mark is hollow
+        name = printable(group.method_name)  # its mark is hollow
         short = name if len(name) <= NAME else name[: NAME - 1] + "…"
         style: dict[str, Any] = {
             **{"textcoords": "offset points", "va": "center", "annotation_clip": False},

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from adbench.benchmark.leaderboard.answer import contenders, p_text, paired_difference_of
+from adbench.benchmark.leaderboard.answer import p_text, paired_difference_of
 from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.records import read_records
+from adbench.benchmark.leaderboard.seed_groups import ranked_methods
 from adbench.benchmark.report.html.page import FIRST_SAMPLES, build_page
 from adbench.benchmark.report.html.pairwise import compare_board
 from pages import METHODS, write_results
@@ -89,9 +90,9 @@ def test_the_answer_has_the_numbers_of_the_table(folder: Path) -> None:
     boards = build_leaderboards(read_records(folder / "records"), folder)
     for board in boards:
         row = board.rows()[0]
-        best, baseline = contenders(board.done, "pixel_ap")[0], board.done[1]
+        best, baseline = ranked_methods(board.done, "pixel_ap")[0], board.done[1]
         difference = paired_difference_of(
-            best, contenders([baseline], "pixel_ap")[0], "pixel_ap", folder
+            best, ranked_methods([baseline], "pixel_ap")[0], "pixel_ap", folder
         )
         assert not isinstance(difference, str) and difference.p is not None
         interval = f"{row['pixel_ap']:.3f} [{row['pixel_ap_low']:.3f}, {row['pixel_ap_high']:.3f}]"
@@ -191,7 +192,7 @@ def test_differences_are_between_methods_over_their_seeds(tmp_path: Path) -> Non
     assert matrix is not None and [line.name for line in matrix.lines] == [
         group.name for group in board.methods
     ]
-    a, b = contenders(board.done, "pixel_ap")[:2]
+    a, b = ranked_methods(board.done, "pixel_ap")[:2]
     difference = paired_difference_of(a, b, "pixel_ap", tmp_path)
     assert not isinstance(difference, str)
     assert matrix.lines[0].cells[1].text.endswith(f"{difference.value:+.3f}")
