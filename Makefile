@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
+# Where it is set, every process compiles torch anew, which takes it longer than most tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: env demo test test-page lint docs boards speed lock picture clean
 
 env: .venv/.made

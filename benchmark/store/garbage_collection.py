@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import uuid4
 
 from .artifact import NON_ARTIFACT_KINDS
@@ -116,7 +116,7 @@ def collect_garbage(
     """
     require_marker(store.root)
     now = time.time() if now is None else now
-    items = [replace(i, last_used=min(i.last_used, now)) for i in list_items(store)]  # clocks jump
+    items = [i._replace(last_used=min(i.last_used, now)) for i in list_items(store)]  # clocks jump
     items.sort(key=lambda item: (item.last_used, item.kind, item.key))
     total, lease = sum(item.bytes for item in items), earliest_lease(store.root)
     removed, retained = list[Removal](), list[Removal]()

@@ -8,14 +8,14 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .artifact import NON_ARTIFACT_KINDS, UNREADABLE
 from .artifact_store import Store
 from .atomic_files import StoreError, folder_size
-from .index_database import Folder, IndexEntry, read_entries
+from .index_database import Folder, IndexEntry, collector_paused, read_entries
 from .key_text import format_summary
 from .leases import is_locked
 
@@ -23,8 +23,7 @@ OTHER_ITEM = re.compile(r"(?P<kind>[a-z][a-z-]{0,30})-(?P<key>[0-9a-f]{32})(\.[0
 """The names of folders in resume/ and corrupt/."""
 
 
-@dataclass(frozen=True)
-class InventoryItem:
+class InventoryItem(NamedTuple):
     """An artifact or something else in a store.
 
     kind: of an artifact; or resume (the state of unfinished work), corrupt (a damaged artifact),
@@ -49,7 +48,7 @@ class InventoryItem:
     created: float
     last_used: float
     artifact_kind: str = ""
-    summary: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = MappingProxyType({})
     records: tuple[str, ...] = ()
     damaged: bool = False
 
@@ -76,7 +75,7 @@ class InventoryItem:
 
     def as_dict(self, now: float) -> dict[str, Any]:
         """All that is known of it, for JSON; ages in seconds before `now`."""
-        fields = asdict(self)
+        fields = self._asdict()
         names = ("summary", "created", "last_used", "location")
         summary, created, last_used, location = map(fields.pop, names)
         fields |= {"age": max(0.0, now - created), "unused": max(0.0, now - last_used)}
@@ -99,10 +98,8 @@ def list_items(
     >>> list_items(Store(Path("/no/such/store")))
     []
     """
-    items: list[InventoryItem] = []
-    for folder, entry in read_entries(store.root):
-        with suppress(OSError):
-            items.append(_artifact_item(folder, entry, records or {}))
+    with collector_paused():
+        items = _artifact_items(read_entries(store.root), records or {})
     for path in store.staging_folders():
         key = path.name[1:].partition(".")[0]
         items += _other_items("half-made", path, path.parents[1].name, key)
@@ -209,23 +206,24 @@ def format_age(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 0.5 or not seconds else "<1 s"
 
 
-def _artifact_item(
-    folder: Folder, entry: IndexEntry | None, records: Mapping[tuple[str, str], list[str]]
-) -> InventoryItem:
-    kind, key, path, used = folder.kind, folder.key, folder.path, folder.last_used
-    if entry is None:
-        os.stat(path)  # raises where it vanished meanwhile
-        return InventoryItem(kind, key, path, folder_size(Path(path)), used, used, damaged=True)
-    return InventoryItem(
-        kind,
-        key,
-        path,
-        entry.bytes,
-        entry.created,
-        used,
-        summary=entry.facts,
-        records=tuple(records.get((kind, key), ())),
-    )
+def _artifact_items(
+    entries: Iterable[tuple[Folder, IndexEntry | None]],
+    records: Mapping[tuple[str, str], list[str]],
+) -> list[InventoryItem]:
+    items = list[InventoryItem]()
+    for (kind, key, path, used), entry in entries:
+        if entry is not None:
+            size, created = entry.bytes, entry.created
+            names = tuple(records.get((kind, key), ()))
+            items.append(
+                InventoryItem(kind, key, path, size, created, used, "", entry.facts, records=names)
+            )
+            continue
+        with suppress(OSError):  # it may have vanished meanwhile
+            os.stat(path)
+            size = folder_size(Path(path))
+            items.append(InventoryItem(kind, key, path, size, used, used, damaged=True))
+    return items
 
 
 def _other_items(kind: str, path: Path, artifact_kind: str, key: str) -> list[InventoryItem]:
