@@ -21,7 +21,7 @@ from ...engine.runtime.context import TrainingContext
 from ...methods.base import Method
 from ..evaluation.hdf5_arrays import read_array
 from ..evaluation.load_predictions import assemble_predictions
-from ..evaluation.metrics.ranking import PixelScores
+from ..evaluation.metrics.pixel_scores import PixelScores
 from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import Protocol
 from ..evaluation.tile_stitching import samples_without_images

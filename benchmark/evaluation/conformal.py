@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from .metrics.connected_components import Array
-from .metrics.ranking import Pixels
+from .metrics.pixel_scores import Pixels
 from .predictions import GroundTruth
 
 NOMINAL_RATE = 0.05
@@ -134,7 +134,7 @@ class SamplePixels(Sequence[Array]):
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.conformal import SamplePixels
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps = np.arange(6.0).reshape(2, 3)
     >>> [part.tolist() for part in SamplePixels(PixelScores.from_maps(maps, maps > 9))]
     [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]

@@ -17,7 +17,8 @@ import numpy as np
 from .conformal import calibration_record
 from .metrics.connected_components import Array
 from .metrics.per_volume import best_volume_dice
-from .metrics.ranking import MetricValues, Pixels, image_metrics
+from .metrics.pixel_scores import Pixels
+from .metrics.ranking import MetricValues, image_metrics
 from .operating_point import OperatingPoint, confidence_intervals
 from .predictions import GroundTruth, LevelPredictions, Predictions
 from .protocol import Protocol, best_level

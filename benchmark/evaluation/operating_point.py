@@ -31,14 +31,8 @@ from .metrics.per_volume import (
     healthy_volume_rates,
     per_volume_metrics,
 )
-from .metrics.ranking import (
-    Array,
-    MetricValues,
-    PixelScores,
-    overlap_counts,
-    pooled_overlap,
-    ppv_at_sensitivity,
-)
+from .metrics.pixel_scores import PixelScores
+from .metrics.ranking import Array, MetricValues, overlap_counts, pooled_overlap, ppv_at_sensitivity
 from .predictions import LevelPredictions
 from .sample_results import SampleResults
 from .statistics.bootstrap import (

@@ -15,14 +15,8 @@ from typing import Any
 import numpy as np
 
 from .metrics.connected_components import label_components
-from .metrics.ranking import (
-    Array,
-    MetricValues,
-    Pixels,
-    PixelScores,
-    image_metrics,
-    pixel_score_metrics,
-)
+from .metrics.pixel_scores import Pixels, PixelScores
+from .metrics.ranking import Array, MetricValues, image_metrics, pixel_score_metrics
 from .packed_masks import FullMasks, PackedMasks, consecutive_runs
 from .protocol import Protocol
 from .streamed_pixels import BLOCK_PIXELS, CopiedMaps, StreamedPixels

@@ -20,7 +20,7 @@ import numpy as np
 from .metrics.connected_components import Array, label_components
 from .metrics.external_ranking import DealtPixels, ExternalRanking
 from .metrics.order_statistics import DistinctScores, streamed_order_statistics
-from .metrics.ranking import PixelScores, evenly_spread
+from .metrics.pixel_scores import PixelScores, evenly_spread
 from .metrics.scratch import scratch_file
 from .packed_masks import FullMasks, consecutive_runs
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from .metrics.connected_components import Array
-from .metrics.ranking import SelectedPixels, image_metrics, pooled_overlap
+from .metrics.pixel_scores import SelectedPixels
+from .metrics.ranking import image_metrics, pooled_overlap
 from .operating_point import OperatingPoint
 from .statistics.bootstrap import (
     Resamples,

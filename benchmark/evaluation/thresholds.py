@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .metrics.connected_components import Array
-from .metrics.ranking import Pixels
+from .metrics.pixel_scores import Pixels
 
 
 def threshold_exceeded_by(percent: float, values: Array) -> float:
@@ -41,7 +41,7 @@ def bisect_dice_threshold(pixels: Pixels) -> float:
     equal ones. The best of all is `val-dice`; this may miss it by a hundredth.
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> from adbench.benchmark.evaluation.thresholds import bisect_dice_threshold
     >>> score = np.array([[0.1, 0.2, 0.6, 0.8]])
     >>> 0.2 <= bisect_dice_threshold(PixelScores.from_maps(score, score > 0.5)) < 0.6

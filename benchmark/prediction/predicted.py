@@ -13,7 +13,7 @@ import numpy as np
 
 from ...datasets.base import Sample
 from ..evaluation.load_predictions import assemble_predictions
-from ..evaluation.metrics.ranking import PixelScores
+from ..evaluation.metrics.pixel_scores import PixelScores
 from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import Protocol
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from ...engine.profiling.cost import PeakMemory, time_interleaved
 from ..evaluation.metrics.connected_components import Array
-from ..evaluation.metrics.ranking import PixelScores, pixel_score_metrics
+from ..evaluation.metrics.pixel_scores import PixelScores
+from ..evaluation.metrics.ranking import pixel_score_metrics
 from ..evaluation.metrics.streaming_histogram import StreamingHistogram
 from .inference import spread
 

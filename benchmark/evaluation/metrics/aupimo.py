@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from .connected_components import Array
-from .ranking import Pixels
+from .pixel_scores import Pixels
 
 LIMITS = (1e-5, 1e-4)
 """Rates of false positives between which the paper integrates."""
@@ -35,7 +35,7 @@ def aupimo(pixels: Pixels, label: Array, limits: tuple[float, float] = LIMITS) -
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.aupimo import aupimo
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps = np.array([[0.1, 0.2, 0.3, 0.4], [0.9, 0.1, 0.35, 0.2]])
     >>> masks = np.array([[0, 0, 0, 0], [1, 0, 1, 0]], bool)
     >>> values = aupimo(PixelScores.from_maps(maps, masks), masks.any(1), (0.1, 1.0))

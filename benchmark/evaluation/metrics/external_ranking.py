@@ -20,7 +20,7 @@ import numpy as np
 
 from .connected_components import Array
 from .order_statistics import ascending_patterns, scores_of_patterns
-from .ranking import Ranking
+from .ranking_curves import Ranking
 from .scratch import scratch_file
 
 RANGE_BITS = 22

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .connected_components import Array, label_components
-from .ranking import Pixels, PixelScores
+from .pixel_scores import Pixels, PixelScores
 
 MIN_OVERLAP = 0.5
 """Share of a lesion's pixels that must be positive for it to count as detected. One pixel would be
@@ -53,7 +53,7 @@ def detection_thresholds(pixels: Pixels) -> Array:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.lesions import detection_thresholds
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps, masks = np.array([[0.1, 0.9, 0.4, 0.2]]), np.array([[0, 1, 1, 0]], bool)
     >>> detection_thresholds(PixelScores.from_maps(maps, masks)).tolist()
     [0.9]
@@ -72,7 +72,7 @@ def lesion_sizes(pixels: Pixels) -> Array:
     """The pixels of each lesion, (R,) int.
 
     >>> from adbench.benchmark.evaluation.metrics.lesions import lesion_sizes
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> masks = np.array([[1, 0, 1, 1], [0, 0, 0, 1]], bool)
     >>> lesion_sizes(PixelScores.from_maps(np.zeros((2, 4)), masks)).tolist()
     [1, 2, 1]
@@ -88,7 +88,7 @@ def detected_lesions(pixels: PixelScores, positive: Array) -> Array:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.lesions import detected_lesions
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps, masks = np.array([[0.9, 0.1, 0.0, 0.3]]), np.array([[1, 1, 0, 1]], bool)
     >>> pixels = PixelScores.from_maps(maps, masks)
     >>> detected_lesions(pixels, pixels.score > 0.5).tolist()
@@ -104,7 +104,7 @@ def lesion_sample_indices(pixels: Pixels) -> Array:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.lesions import lesion_sample_indices
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> masks = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]], bool)
     >>> lesion_sample_indices(PixelScores.from_maps(np.zeros((3, 3)), masks)).tolist()
     [0, 0, 2]
@@ -131,7 +131,7 @@ def sensitivity_by_size(pixels: Pixels, detected: Array, pixel_size: float) -> l
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.lesions import sensitivity_by_size
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> masks = np.array([[1, 0, 1, 1]], bool)
     >>> pixels = PixelScores.from_maps(np.zeros((1, 4)), masks)
     >>> sensitivity_by_size(pixels, np.array([True, False]), pixel_size=1.0)[0]
@@ -171,7 +171,7 @@ def froc(pixels: Pixels, label: Array, roi: Any) -> list[dict[str, float]]:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.lesions import froc
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps = np.stack([np.linspace(0, 1, 100), np.full(100, 2.0)])
     >>> masks = np.zeros((2, 100), bool)
     >>> masks[1, 10:20] = True
@@ -228,7 +228,7 @@ def lesion_contrast(pixels: PixelScores, mask: Array, roi: Array) -> Array:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.lesions import lesion_contrast
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps, masks = np.array([[1.0, 3.0, 1.0], [1.0, 1.0, 1.0]]), np.zeros((2, 3), bool)
     >>> masks[0, 1] = True
     >>> pixels = PixelScores.from_maps(maps, masks)

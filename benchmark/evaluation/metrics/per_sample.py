@@ -11,7 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from .connected_components import Array
-from .ranking import Pixels, Ranking, overlap_metrics
+from .pixel_scores import Pixels
+from .ranking import overlap_metrics
+from .ranking_curves import Ranking
 
 PER_SAMPLE_METRICS = ("sample_pixel_auroc", "sample_pixel_ap", "sample_pixel_dice_otsu")
 
@@ -24,7 +26,7 @@ def per_sample_metrics(pixels: Pixels) -> dict[str, Array]:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_sample import per_sample_metrics
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps = np.array([[0.1, 0.2, 0.9, 0.8], [0.5, 0.1, 0.2, 0.3]])
     >>> masks = np.array([[0, 0, 1, 1], [0, 0, 0, 0]], bool)
     >>> for name, values in per_sample_metrics(PixelScores.from_maps(maps, masks)).items():

@@ -16,8 +16,8 @@ import numpy as np
 
 from .connected_components import Array
 from .per_volume import samples_of_volumes
+from .pixel_scores import Pixels
 from .range_based import point_adjusted_f1, range_auc, ranges_of, volume_under_surface
-from .ranking import Pixels
 
 SERIES_METRICS = ("range_auc_roc", "range_auc_pr", "vus_roc", "vus_pr", "pa_f1_oracle",
     "pa_f1_random")  # fmt: skip
@@ -36,7 +36,7 @@ def largest_buffer(pixels: Pixels, groups: Sequence[str]) -> int:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_series import largest_buffer
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> truth = np.repeat([[False, True, False]], 8, axis=1)
     >>> largest_buffer(PixelScores.from_maps(truth.astype(float), truth), ["a"])
     8
@@ -65,7 +65,7 @@ def per_series_metrics(pixels: Pixels, groups: Sequence[str]) -> dict[str, Array
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_series import per_series_metrics
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> truth = np.repeat([[False, True, False], [False, False, False]], 8, axis=1)
     >>> metrics = per_series_metrics(PixelScores.from_maps(truth.astype(float), truth), ["a", "b"])
     >>> metrics["pa_f1_oracle"].tolist(), bool(metrics["vus_pr"][0] > 0.9)

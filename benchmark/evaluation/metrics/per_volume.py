@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .connected_components import Array
-from .ranking import Pixels, Ranking
+from .pixel_scores import Pixels
+from .ranking_curves import Ranking
 
 VOLUME_METRICS = ("volume_ap", "volume_dice", "volume_sensitivity", "volume_precision")
 
@@ -40,7 +41,8 @@ def per_volume_metrics(
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_volume import per_volume_metrics
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
+    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps = np.array([[[0.1, 0.9]], [[0.2, 0.8]], [[0.7, 0.3]]])  # two slices, and one more
     >>> masks = np.array([[[0, 1]], [[0, 0]], [[0, 0]]], bool)
     >>> pixels = PixelScores.from_maps(maps, masks)
@@ -78,7 +80,8 @@ def healthy_volume_rates(groups: Sequence[str], overlaps: Array) -> Array:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_volume import healthy_volume_rates
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
+    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps = np.array([[[0.1, 0.9]], [[0.2, 0.3]], [[0.7, 0.3]]])
     >>> pixels = PixelScores.from_maps(maps, np.array([[[0, 0]], [[0, 0]], [[1, 0]]], bool))
     >>> overlaps = overlap_counts(pixels, pixels.score > 0.5)
@@ -105,7 +108,7 @@ def best_volume_dice(pixels: Pixels, groups: Sequence[str]) -> tuple[float | Non
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_volume import best_volume_dice
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> maps = np.array([[[0.1, 0.9]], [[0.6, 0.8]]])
     >>> masks = np.array([[[0, 1]], [[1, 1]]], bool)
     >>> dice, threshold = best_volume_dice(PixelScores.from_maps(maps, masks), ["a", "b"])

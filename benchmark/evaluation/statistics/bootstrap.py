@@ -21,7 +21,7 @@ from hashlib import blake2b
 import numpy as np
 
 from ..metrics.connected_components import Array
-from ..metrics.ranking import Pixels
+from ..metrics.pixel_scores import Pixels
 from .histogram_bootstrap import binned_metrics, bootstrap_ranking_metrics
 
 MIN_GROUPS = 5
@@ -334,7 +334,8 @@ def bootstrap_pixel_metrics(
     label: (N,) bool; with it healthy_fp too
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
+    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> from adbench.benchmark.evaluation.statistics.bootstrap import (
     ...     Resamples, bootstrap_pixel_metrics)
     >>> maps = np.random.default_rng(0).random((6, 4, 4))

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..metrics.connected_components import Array
-from ..metrics.ranking import Pixels, area_gain
+from ..metrics.pixel_scores import Pixels
+from ..metrics.ranking_curves import area_gain
 
 BIN_COUNT = 1024
 """Bins of a histogram, about."""
@@ -40,7 +41,7 @@ def bootstrap_ranking_metrics(
     draw_counts: (B, G), how often each group is drawn
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
     >>> from adbench.benchmark.evaluation.statistics.histogram_bootstrap import (
     ...     bootstrap_ranking_metrics)
     >>> maps, masks = np.array([[0.1, 0.9], [0.8, 0.4]]), np.array([[0, 1], [0, 1]], bool)

@@ -19,7 +19,8 @@ from sklearn.metrics import (
 
 from adbench.benchmark.evaluation import predictions as predictions_module
 from adbench.benchmark.evaluation.evaluate import Predictions, evaluate
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+from adbench.benchmark.evaluation.metrics.ranking import pixel_score_metrics
 from adbench.benchmark.evaluation.protocol import Protocol
 from adbench.benchmark.evaluation.protocol_values import ProtocolError
 from adbench.benchmark.evaluation.thresholds import bisect_dice_threshold, threshold_exceeded_by

@@ -24,7 +24,7 @@ from adbench.benchmark.evaluation.metrics.order_statistics import (
     DistinctScores,
     streamed_order_statistics,
 )
-from adbench.benchmark.evaluation.metrics.ranking import Ranking
+from adbench.benchmark.evaluation.metrics.ranking_curves import Ranking
 from adbench.benchmark.evaluation.predictions import Predictions
 from adbench.benchmark.evaluation.protocol import Protocol
 from adbench.benchmark.evaluation.synthetic_anomalies import concatenate_predictions

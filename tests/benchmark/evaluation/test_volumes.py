@@ -8,7 +8,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
 from adbench.benchmark.evaluation.evaluate import evaluate
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 from adbench.benchmark.evaluation.named_protocols import (
     NAMED_PROTOCOLS,
     parse_protocol,

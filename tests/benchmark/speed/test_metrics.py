@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from adbench.benchmark.cli import speed as cli_speed
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+from adbench.benchmark.evaluation.metrics.ranking import pixel_score_metrics
 from adbench.benchmark.speed import inference
 from adbench.benchmark.speed import metrics as metrics_speed
 from adbench.benchmark.speed.metrics import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adbench.benchmark.evaluation.metrics.aupimo import aupimo
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 
 
 @pytest.mark.parametrize("limits", [(0.001, 0.3), (0.01, 0.1)])

@@ -14,7 +14,7 @@ from adbench.benchmark.evaluation.metrics.lesions import (
     sensitivity_by_size,
     size_unit,
 )
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 
 
 def scene():

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from adbench.benchmark.evaluation.metrics.per_sample import per_sample_metrics
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 
 SIDE = 24
 

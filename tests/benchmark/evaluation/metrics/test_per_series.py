@@ -16,8 +16,8 @@ from adbench.benchmark.evaluation.metrics.per_series import (
     largest_buffer,
     per_series_metrics,
 )
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 from adbench.benchmark.evaluation.metrics.range_based import range_auc, soft_labels
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores
 from adbench.benchmark.evaluation.predictions import Predictions
 from adbench.benchmark.evaluation.protocol import Protocol
 

@@ -13,7 +13,8 @@ from adbench.benchmark.evaluation.metrics.per_volume import (
     healthy_volume_rates,
     per_volume_metrics,
 )
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores, overlap_counts
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
 
 GROUPS = ["b", "a", "b", "c", "a", "b", "d"]  # c has no lesion
 

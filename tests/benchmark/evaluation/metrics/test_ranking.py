@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 from adbench.benchmark.evaluation.metrics.ranking import (
-    PixelScores,
     aupro_at_limits,
     dice_at_threshold,
     image_metrics,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adbench.benchmark.evaluation.metrics import streaming_histogram as streaming
-from adbench.benchmark.evaluation.metrics.ranking import PixelScores, pixel_score_metrics
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+from adbench.benchmark.evaluation.metrics.ranking import pixel_score_metrics
 from adbench.benchmark.evaluation.metrics.streaming_histogram import (
     CoarseBinsError,
     StreamingHistogram,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 from adbench.benchmark.evaluation.metrics.ranking import (
-    PixelScores,
     image_metrics,
     overlap_counts,
     overlap_metrics,
