@@ -43,8 +43,8 @@ class RandomField:
 
         axes: coordinates along each axis
 
-        A wave on a grid is a product of waves along its axes, exp(i (a + b)) = exp(ia) exp(ib): this
-        needs few cosines.
+        A wave on a grid is a product of waves along its axes, exp(i (a + b)) = exp(ia) exp(ib), for
+        which few cosines are needed.
         """
         *slow, fast = axes
         wave = np.exp(1j * self.phase.astype(np.float64))
