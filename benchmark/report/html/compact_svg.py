@@ -1,7 +1,11 @@
-"""An SVG of matplotlib as an element of the page: the same drawing in a fifth of the bytes.
+"""An SVG of matplotlib as an element of the page: the same drawing in less than half of the bytes.
 
 matplotlib wraps each artist in groups with ids, writes six decimals and repeats every marker and
 style. Coordinates are rounded to a tenth of a point; markers that are equal are defined once.
+
+Why not scour 0.38.2: of the twelve figures of a page with three methods it leaves 0.61 of the bytes
+(four digits, ids shortened, groups created), this 0.45; and it knows neither the page's colours nor
+its tooltips.
 """
 
 from __future__ import annotations
