@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -237,13 +238,21 @@ def _code_digest(folders: Sequence[Path] = CODE_FOLDERS) -> str:
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(folder.rglob("*.py")):
-            tree = ast.parse(path.read_text("utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                    node.body = node.body[ast.get_docstring(node, clean=False) is not None :]
+            state = path.stat()
+            code = _code_text(path, state.st_mtime_ns, state.st_size)
             name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-            digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
+            digest.update(f"{name}\n{code}\n".encode())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _code_text(path: Path, changed: int, size: int) -> str:
+    """Return what Python reads in a file, as text; parsed once for its time of change and size."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = node.body[ast.get_docstring(node, clean=False) is not None :]
+    return ast.dump(tree)
 
 
 def _usable_cores() -> int:
