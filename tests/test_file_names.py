@@ -31,7 +31,7 @@ QUESTIONS = [
     Question(
         "where is AUPRO computed",
         "metrics",
-        "benchmark/evaluation/metrics/ranking.py",
+        "benchmark/evaluation/metrics/ranking_curves.py",
         "Ranking.aupro",
     ),
     Question(

@@ -162,8 +162,8 @@ def test_the_loss_is_that_of_the_masked_stripes() -> None:
     torch.testing.assert_close(built._loss(z, rng), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_oracle_of_tones_calls_a_burst(method_steps: int = 60) -> None:
-    built = imputer(T=20, steps=method_steps, batch=8, lr=3e-3, width=16, heads=2, layers=1)
+def test_an_oracle_of_tones_calls_a_burst() -> None:
+    built = imputer(T=20, steps=140, batch=8, lr=3e-3, width=16, heads=2, layers=1)
     time = torch.arange(64.0)
     phase = 6.28 * Rng(KEYS).uniform((1, 1)).float()
     x = 0.5 + 0.2 * (0.4 * time + phase).sin()
