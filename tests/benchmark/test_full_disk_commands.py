@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("full disk")  # what all need is made once
+
 SIZES = (0, 150, 5_000)
 """Bytes that a file may have."""
 

@@ -147,8 +147,9 @@ def test_a_run_stores_its_maps_by_themselves(tmp_path: Any) -> None:
 
 
 def test_keys_of_other_protocols_stay() -> None:
+    phantom = Phantom(shape=(8, 8), train=2, held_out=2, val=1, test=1)
     inputs = [
-        resolve(example_experiments(protocol=p)[0], Phantom(), "float32").key_inputs.maps["test"]
+        resolve(example_experiments(protocol=p)[0], phantom, "float32").key_inputs.maps["test"]
         for p in ("scorer=none", "reducer=max", "scorer=pvalue", "repeats=2")
     ]
     assert inputs[0] == inputs[1] == inputs[2] and "repeats" not in inputs[0]

@@ -63,8 +63,9 @@ def test_another_choice_is_another_digest_and_all_samples_keep_theirs():
 
 
 def test_a_run_has_an_entry_for_each_share_and_contamination(tmp_path: Path):
-    argv = ["run", "-m", "template-z", "-d", "phantom", "--profile", "tiny", "--no-baselines"]
+    argv = ["run", "-m", "template-z", "-d", "phantom", "--profile", "check", "--no-baselines"]
     argv += ["--out", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    argv += ["--set", "phantom.train=40", "--set", "phantom.abnormal=20"]
     argv += ["--executor", "inline", "--fraction", "50,100", "--contaminate", "0,5%"]
     result = CliRunner().invoke(app, argv)
     assert result.exit_code == 0, result.output

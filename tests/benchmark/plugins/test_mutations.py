@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("mutations")  # what all need is made once
+
 FILES = {
     "method.py": '''
 """A method."""

@@ -31,6 +31,8 @@ from adbench.datasets.base import Dataset
 from adbench.engine.runtime.context import TrainingContext
 from sweeps import Warm, records, results, run_planned, small_experiments
 
+pytestmark = pytest.mark.xdist_group("work sharing")  # what all need is made once
+
 RUN = TrainingContext(batch=32, checkpoint_interval=0.0)
 SAMPLES = 20 + 40 + 40
 

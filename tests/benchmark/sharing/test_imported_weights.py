@@ -16,6 +16,8 @@ from adbench.benchmark.cli.main import app
 from adbench.benchmark.store.artifact_store import Store
 from adbench.engine.checkpoints.monai_generative import CODEBOOK_NAMES
 
+pytestmark = pytest.mark.xdist_group("imported weights")  # what all need is made once
+
 SMALL = {"phantom": {"shape": [16, 16], "train": 8, "val": 4, "test": 4}}
 OPTIONS: dict[str, Any] = {
     "profile": "check", "settings": SMALL, "baselines": False, "progress": False,

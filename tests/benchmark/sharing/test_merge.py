@@ -16,6 +16,8 @@ from adbench.benchmark.cli.main import app
 from adbench.benchmark.leaderboard.records import record_seal
 from adbench.benchmark.sharing.merge import MergeError
 
+pytestmark = pytest.mark.xdist_group("merge")  # what all need is made once
+
 SMALL = {"phantom": {"shape": [8, 8], "train": 8, "held_out": 4, "val": 4, "test": 6}}
 
 

@@ -20,6 +20,8 @@ from adbench.benchmark.leaderboard.records import record_seal
 from adbench.benchmark.sharing import redaction
 from hub_server import HubServer, hub_server
 
+pytestmark = pytest.mark.xdist_group("publish")  # what all need is made once
+
 SMALL = {
     "phantom": {"shape": [16, 16], "train": 8, "held_out": 4, "val": 4, "test": 6},
     "dae": {"steps": 6},

@@ -22,6 +22,8 @@ from adbench.benchmark.tuning.trial import TrialResult
 from adbench.engine.runtime.search_space import Choice, Interval, SearchSpace
 from adbench.engine.training.loss import NotFinite
 
+pytestmark = pytest.mark.xdist_group("tuning")  # what all need is made once
+
 SMALL = {"phantom": {"shape": [16, 16], "train": 16, "held_out": 8, "val": 8, "test": 8}}
 OPTIONS: dict[str, Any] = {
     "profile": "check", "settings": SMALL, "baselines": False, "progress": False,
