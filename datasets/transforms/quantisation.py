@@ -12,7 +12,7 @@ LEVELS = 4096  # 12 bits, as most MR scanners store
 def quantise(image: Floats) -> Floats:
     """Return intensities of 0 to 1 at the nearest of 4096 levels, float32, of any shape.
 
-    image: float64. Vector instructions of different CPUs (with or without AVX-512) give the sines
+    image: float64. Vector instructions of different CPUs (AVX2, AVX-512) give the sines
         and sums that an image is made of different last digits. Those of float64 are a billion
         times smaller than a level, so that the levels, and with them the fingerprint of the data,
         are the same everywhere; those of float32 are not.
