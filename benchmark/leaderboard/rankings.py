@@ -4,13 +4,14 @@ Ranked together are leaderboards of one protocol and one profile, none of them p
 apart from synthetic. The dataset is the unit of repetition, so each counts once: of leaderboards
 with its name that differ in arguments or samples, only the one that evaluated most methods.
 A method is known by its name and arguments; of its seeds the mean is taken. Where it has no
-figure, for it failed, was skipped or was never run, it is the worst. Baselines are ranked too.
+figure, for it failed, was skipped or was never run, it is the worst; one without a figure on any of
+them has no rank. Baselines are ranked too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -236,10 +237,14 @@ def _build_ranking(
         for records in reversed(sets.values())
         for record in reversed(records)
     }
-    keys = sorted(methods)
     names = entry_names(list(methods.values()))
-    by_set = [_by_method(records, keys) for records in sets.values()]
-    table = [[_mean_value(by_key[key], metric) for key in keys] for by_key in by_set]
+    by_set = [_by_method(records, methods) for records in sets.values()]
+    values = {
+        key: [_mean_value(by_key[key], metric) for by_key in by_set] for key in sorted(methods)
+    }
+    keys = [key for key, row in values.items() if any(value is not None for value in row)]
+    table = [list(column) for column in zip(*(values[key] for key in keys), strict=True)]
+    unranked = sorted(names[id(methods[key])] for key in values.keys() - {*keys})
     test = rank_test(table, lower_is_better=metric in LOWER_IS_BETTER)
     order = sorted(
         range(len(keys)), key=lambda i: (test.mean_ranks[i], names[id(methods[keys[i]])])
@@ -260,6 +265,7 @@ def _build_ranking(
     all_notes = [
         *_test_notes(test, len(sets)),
         *_missing_notes(entrants, list(sets)),
+        *_unranked_notes(unranked),
         *_seed_notes(seeds),
         *notes,
     ]
@@ -276,7 +282,7 @@ def _build_ranking(
     )
 
 
-def _by_method(records: Sequence[Record], keys: Sequence[Key]) -> dict[Key, list[Record]]:
+def _by_method(records: Sequence[Record], keys: Iterable[Key]) -> dict[Key, list[Record]]:
     groups: dict[Key, list[Record]] = {key: [] for key in keys}
     for record in records:
         groups[_key(record)].append(record)
@@ -326,6 +332,11 @@ def _missing_notes(entrants: Sequence[RankedMethod], sets: Sequence[str]) -> lis
     }
     missing = [f"{name} on {', '.join(where)}" for name, where in lacking.items() if where]
     return [f"Without a figure, and so the worst: {'; '.join(missing)}."] if missing else []
+
+
+def _unranked_notes(names: Sequence[str]) -> list[str]:
+    listed = ", ".join(names)
+    return [f"Without a figure on any of them, and so without a rank: {listed}."] if names else []
 
 
 def _seed_notes(counts: set[int]) -> list[str]:

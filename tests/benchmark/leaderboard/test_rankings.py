@@ -99,6 +99,14 @@ def test_missing_is_the_worst_whether_it_failed_or_was_never_run():
     assert any("D on d1; E on d1" in note for note in league.notes)
 
 
+def test_without_a_figure_on_any_data_set_there_is_no_rank():
+    records = season(2) + [missing("F", dataset__name=name) for name in ("d0", "d1")]
+    (league,), (without,) = by_metric(records), by_metric(season(2))
+    assert league.methods == without.methods
+    assert league.critical_difference == without.critical_difference
+    assert "Without a figure on any of them, and so without a rank: F." in league.notes
+
+
 def test_seeds_are_averaged_and_one_without_a_figure_counts():
     records = [r for r in season(2) if r["method"]["label"] != "A"]
     records += [on("d0", "A", v, seed=k) for k, v in enumerate((0.2, 0.6))]
