@@ -47,7 +47,7 @@ class RandomField:
         which few cosines are needed.
         """
         *slow, fast = axes
-        wave = np.exp(1j * self.phase.astype(np.float64))
+        wave: NDArray[np.complex128] = np.exp(1j * self.phase.astype(np.float64))
         for axis, frequencies in zip(slow, self.frequencies, strict=False):
             wave = wave[..., None, :] * np.exp(1j * axis[:, None] * frequencies)
         last = np.exp(1j * fast[:, None] * self.frequencies[-1])
