@@ -76,7 +76,7 @@ class Blob:
     radius: in mm
 
     >>> blob = Blob(np.random.default_rng(0), np.zeros(3), radius=10.0)
-    >>> middle, point = np.zeros(1), np.array([0, 40], np.float64)
+    >>> middle, point = np.zeros(1), np.array([0.0, 40.0])
     >>> (blob.depth((middle, middle, point)) > 0).ravel().tolist()  # its centre, and 40 mm away
     [True, False]
     """

@@ -46,7 +46,6 @@ class ViewGrid:
     def axes(self, factor: int = 1) -> tuple[Floats, Floats, Floats]:
         """Return coordinates in mm: z upwards, y from front to back, x from left to right."""
         side = (np.arange(self.size * factor) - (self.size * factor - 1) / 2) * self.mm / factor
-
         return np.asarray(self.heights, float), -side, side
 
 

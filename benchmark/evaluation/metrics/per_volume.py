@@ -41,8 +41,8 @@ def per_volume_metrics(
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_volume import per_volume_metrics
-    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
     >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
     >>> maps = np.array([[[0.1, 0.9]], [[0.2, 0.8]], [[0.7, 0.3]]])  # two slices, and one more
     >>> masks = np.array([[[0, 1]], [[0, 0]], [[0, 0]]], bool)
     >>> pixels = PixelScores.from_maps(maps, masks)
@@ -80,8 +80,8 @@ def healthy_volume_rates(groups: Sequence[str], overlaps: Array) -> Array:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.per_volume import healthy_volume_rates
-    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
     >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
     >>> maps = np.array([[[0.1, 0.9]], [[0.2, 0.3]], [[0.7, 0.3]]])
     >>> pixels = PixelScores.from_maps(maps, np.array([[[0, 0]], [[0, 0]], [[1, 0]]], bool))
     >>> overlaps = overlap_counts(pixels, pixels.score > 0.5)

@@ -105,8 +105,8 @@ def pixel_score_metrics(pixels: Pixels, budget: int | None = None) -> MetricValu
     Raises CoarseBinsError where the histogram is too coarse for these scores.
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import pixel_score_metrics
     >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import pixel_score_metrics
     >>> maps, masks = np.array([[0.1, 0.6, 0.5, 0.9]]), np.array([[0, 0, 1, 1]], bool)
     >>> metrics = pixel_score_metrics(PixelScores.from_maps(maps, masks))
     >>> metrics["auroc"], metrics["dice"], metrics["error"]
@@ -144,8 +144,8 @@ def aupro_at_limits(
     None without an abnormal or without a normal pixel. Raises ValueError on a rate outside 0..1.
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import aupro_at_limits
     >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import aupro_at_limits
     >>> maps, masks = np.array([[0.1, 0.6, 0.5, 0.9]]), np.array([[0, 0, 1, 1]], bool)
     >>> aupro_at_limits(PixelScores.from_maps(maps, masks), [0.3, 1.0])
     {0.3: 0.5, 1.0: 0.75}
@@ -180,8 +180,8 @@ def dice_at_threshold(threshold: float, pixels: PixelScores) -> float | None:
     None without an abnormal pixel.
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import dice_at_threshold
     >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import dice_at_threshold
     >>> maps, masks = np.array([[0.1, 0.6, 0.5, 0.9]]), np.array([[0, 0, 1, 1]], bool)
     >>> dice_at_threshold(0.55, PixelScores.from_maps(maps, masks))
     0.5
@@ -228,8 +228,8 @@ def overlap_counts(pixels: PixelScores, positive: Array) -> Array:
     positive: (P,) bool
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
     >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
+    >>> from adbench.benchmark.evaluation.metrics.ranking import overlap_counts
     >>> maps, masks = np.array([[0.9, 0.8, 0.1]]), np.array([[1, 0, 1]], bool)
     >>> overlap_counts(PixelScores.from_maps(maps, masks), maps[0] > 0.5).tolist()
     [[3, 2, 2, 1]]
