@@ -51,12 +51,8 @@ class RandomField:
         for axis, frequencies in zip(slow, self.frequencies, strict=False):
             wave = wave[..., None, :] * np.exp(1j * axis[:, None] * frequencies)
         last = np.exp(1j * fast[:, None] * self.frequencies[-1])
-        # einsum, not @: its sums have one order on any number of threads
-        real, imaginary = (
-            np.einsum("...m,wm->...w", np.ascontiguousarray(a), np.ascontiguousarray(b))
-            for a, b in ((wave.real, last.real), (wave.imag, last.imag))
-        )
-        return self.gain * (real - imaginary)
+        parts = np.concatenate([wave.real, -wave.imag], -1)
+        return self.gain * (parts @ np.concatenate([last.real, last.imag], -1).T)
 
     def at_points(self, points: Floats) -> Floats:
         """Return the field at points (axes, *any), as (*any)."""
