@@ -17,7 +17,7 @@ from .entry import Entry
 from .pairwise import ALIKE, BETTER, PairedComparison, PairError, compare_pair, sample_results_of
 from .records import metric_value
 from .seed_groups import SeedGroup, ranked_methods
-from .text import number_text
+from .text import interval_text, number_text
 
 METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
@@ -74,7 +74,7 @@ def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = Non
         top = by_other[0]
         same = " too" if top.method_name == best.method_name else ""
         name = f"the baseline {top.method_name}" if top.baseline else top.method_name
-        value = number_text(top.value(other) or 0.0)
+        value = number_text(top.value(other))
         sentences.append(f"By {METRIC_NAMES[other]} {name} is best{same} ({value}).")
     return " ".join(sentences)
 
@@ -92,15 +92,14 @@ def metric_cost(entry: Entry) -> float | None:
 
 def _value_text(method: SeedGroup, metric: str) -> str:
     """A value with its interval, or the mean over seeds with its range."""
-    values = [entry.value(metric) or 0.0 for entry in method.entries]
+    values, mean = method.values(metric), number_text(method.value(metric))
     if min(values) < max(values):
-        text = f"mean {number_text(method.value(metric) or 0.0)} over {len(values)} seeds"
+        text = f"mean {mean} over {len(values)} seeds"
         return f"{text}, {number_text(min(values))} to {number_text(max(values))}"
     record = method.entries[0].record
-    low, high = (metric_value(record, metric, part) for part in ("low", "high"))
-    interval = "" if low is None or high is None else f" [{number_text(low)}, {number_text(high)}]"
-    seeds = f" in each of {len(values)} seeds" if len(values) > 1 else ""
-    return number_text(method.value(metric) or 0.0) + interval + seeds
+    interval = interval_text(*(metric_value(record, metric, part) for part in ("low", "high")))
+    seeds = f"in each of {len(values)} seeds" if len(values) > 1 else ""
+    return " ".join(part for part in (mean, interval, seeds) if part)
 
 
 def _calls_text(calls: float) -> str:
