@@ -20,9 +20,9 @@ from ...datasets.preparation.file_dataset import FileDataset
 from ...engine.runtime.context import TrainingContext
 from ...methods.base import Method
 from ..evaluation.hdf5_arrays import read_array
+from ..evaluation.in_memory_ground_truth import InMemoryGroundTruth
 from ..evaluation.load_predictions import assemble_predictions
 from ..evaluation.metrics.pixel_scores import PixelScores
-from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import Protocol
 from ..evaluation.tile_stitching import samples_without_images
 from ..executors.launch import device_context
@@ -336,11 +336,15 @@ def _prediction(
     predictions = assemble_predictions(
         samples_without_images(split), score[None], None if maps is None else maps[None]
     )
-    ground = GroundTruth(predictions, protocol)
+    ground = InMemoryGroundTruth(predictions, protocol)
     at_level, filtered, segmentations = ground.at_level(0), None, None
     if predictions.map is not None:
         filtered = ground.filtered_maps(0)
-    if isinstance(at_level.pixels, PixelScores) and threshold is not None:
+    if (
+        ground.roi is not None
+        and isinstance(at_level.pixels, PixelScores)
+        and threshold is not None
+    ):
         segmentations = np.zeros(ground.roi.shape, bool)
         segmentations[ground.roi] = ground.binarize(at_level.pixels, threshold)
     return Prediction(predictions.keys, at_level.score, filtered, segmentations)

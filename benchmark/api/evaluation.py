@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..evaluation.build_ground_truth import build_ground_truth
 from ..evaluation.evaluate import EvaluationSplits
 from ..evaluation.named_protocols import parse_protocol
 from ..evaluation.operating_point import OperatingPoint, confidence_intervals
-from ..evaluation.predictions import GroundTruth, Predictions
+from ..evaluation.predictions import Predictions
 from ..evaluation.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ def evaluate(
     if len(test.groups) != len(label):
         raise EvaluationError(f"{len(test.groups)} groups for {len(label)} labels: one per sample")
     splits = EvaluationSplits(
-        GroundTruth(_normal(calibration), protocol),
-        GroundTruth(_normal(None), protocol),
-        GroundTruth(test, protocol),
+        build_ground_truth(_normal(calibration), protocol),
+        build_ground_truth(_normal(None), protocol),
+        build_ground_truth(test, protocol),
     )
     if protocol.threshold.startswith("val-"):
         raise EvaluationError(

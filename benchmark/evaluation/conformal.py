@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from .ground_truth import GroundTruth
 from .metrics.connected_components import Array
 from .metrics.pixel_scores import Pixels
-from .predictions import GroundTruth
 
 NOMINAL_RATE = 0.05
 """The rate of false alarms at which a record states the true one."""
@@ -166,12 +166,14 @@ def calibration_record(calibration: GroundTruth, test: GroundTruth, level: int) 
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.conformal import calibration_record
-    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.build_ground_truth import build_ground_truth
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
     >>> from adbench.benchmark.evaluation.protocol import Protocol
     >>> def of_scores(score):
     ...     keys, label = [str(value) for value in score], np.zeros(len(score), bool)
-    ...     return GroundTruth(Predictions(keys, keys, label, None, None, None, [{}] * len(keys),
-    ...                                    np.array([score]), None), Protocol())
+    ...     split = Predictions(keys, keys, label, None, None, None, [{}] * len(keys),
+    ...                         np.array([score]), None)
+    ...     return build_ground_truth(split, Protocol())
     >>> calibration, test = of_scores([*range(1, 20)]), of_scores([0.5, 7.5, 19.5, 12.5])
     >>> record = calibration_record(calibration, test, 0)
     >>> record["groups"], record["rate"], record["image_fpr"]  # one of four is above all

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from .build_ground_truth import build_ground_truth
 from .conformal import calibration_record
+from .ground_truth import GroundTruth, LevelPredictions
 from .metrics.connected_components import Array
 from .metrics.per_volume import best_volume_dice
 from .metrics.pixel_scores import Pixels
 from .metrics.ranking import MetricValues, image_metrics
 from .operating_point import OperatingPoint, confidence_intervals
-from .predictions import GroundTruth, LevelPredictions, Predictions
+from .predictions import Predictions
 from .protocol import Protocol, best_level
 from .protocol_values import ProtocolError
 from .sample_results import SampleResults
@@ -83,16 +85,16 @@ def evaluate(
         protocol, calibration, val, test, levels, published, synthetic
     )
     splits = EvaluationSplits(
-        GroundTruth(calibration, protocol),
-        GroundTruth(val, protocol),
-        GroundTruth(test, protocol),
+        build_ground_truth(calibration, protocol),
+        build_ground_truth(val, protocol),
+        build_ground_truth(test, protocol),
         require_threshold,
     )
     on_val = _metrics_per_level(splits.val, levels)
     on_test = _metrics_per_level(splits.test, levels)
     on_synthetic = []
     if synthetic is not None:
-        on_synthetic = _metrics_per_level(GroundTruth(synthetic, protocol), levels)
+        on_synthetic = _metrics_per_level(build_ground_truth(synthetic, protocol), levels)
     rule, chosen = protocol.choose_level(on_val, on_test, levels, published, on_synthetic)
     if joins_levels(protocol.scorer) and rule != "oracle":
         rule = "all levels"
@@ -162,11 +164,12 @@ class EvaluationSplits:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.evaluate import EvaluationSplits
-    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.build_ground_truth import build_ground_truth
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
     >>> from adbench.benchmark.evaluation.protocol import Protocol
     >>> maps = np.arange(100, dtype=np.float32).reshape(1, 1, 100)  # a level, a sample, 100 pixels
     >>> normal = Predictions(["a"], ["a"], np.array([False]), None, None, None, [{}], None, maps)
-    >>> truth = GroundTruth(normal, Protocol(threshold="healthy@5%"))
+    >>> truth = build_ground_truth(normal, Protocol(threshold="healthy@5%"))
     >>> EvaluationSplits(calibration=truth, val=truth, test=truth).operating_point(0).threshold
     94.0
     """

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .ground_truth import LevelPredictions
 from .metrics.aupimo import aupimo
 from .metrics.boxes import RATES, BoxCounts, box_counts, pointing_game, recall_at_rate
 from .metrics.lesions import (
@@ -33,7 +34,6 @@ from .metrics.per_volume import (
 )
 from .metrics.pixel_scores import PixelScores
 from .metrics.ranking import Array, MetricValues, overlap_counts, pooled_overlap, ppv_at_sensitivity
-from .predictions import LevelPredictions
 from .sample_results import SampleResults
 from .statistics.bootstrap import (
     Resamples,
@@ -62,12 +62,14 @@ class OperatingPoint:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.operating_point import OperatingPoint
-    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.build_ground_truth import build_ground_truth
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
     >>> from adbench.benchmark.evaluation.protocol import Protocol
     >>> maps = np.array([[[0.1, 0.2], [0.9, 0.6]]], np.float32)  # one level, two signals
     >>> mask = np.array([[0, 0], [1, 0]], bool)
-    >>> truth = GroundTruth(Predictions([*"ab"], [*"ab"], np.array([False, True]), mask, None, None,
-    ...                                 [{}, {}], None, maps), Protocol())
+    >>> split = Predictions([*"ab"], [*"ab"], np.array([False, True]), mask, None, None, [{}, {}],
+    ...                     None, maps)
+    >>> truth = build_ground_truth(split, Protocol())
     >>> point = OperatingPoint(truth.at_level(0), 0, 0.5)
     >>> metrics = point.metrics()  # two pixels are positive, one of them is in the mask
     >>> round(metrics["pixel_dice"], 3), metrics["pixel_iou"], metrics["healthy_fp"]

@@ -61,13 +61,14 @@ def subgroup_metrics(point: OperatingPoint) -> dict[str, dict[str, Any]]:
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.operating_point import OperatingPoint
-    >>> from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+    >>> from adbench.benchmark.evaluation.build_ground_truth import build_ground_truth
+    >>> from adbench.benchmark.evaluation.predictions import Predictions
     >>> from adbench.benchmark.evaluation.protocol import Protocol
     >>> keys, label = [f"patient {i}" for i in range(40)], np.arange(40) % 2 == 1
     >>> tags = [{"sex": "F" if i < 20 else "M"} for i in range(40)]
     >>> score = np.where(np.arange(40) < 20, label, 0.5)  # of M all alike
     >>> split = Predictions(keys, keys, label, None, None, None, tags, score[None], None)
-    >>> level = GroundTruth(split, Protocol()).at_level(0)
+    >>> level = build_ground_truth(split, Protocol()).at_level(0)
     >>> fields = subgroup_metrics(OperatingPoint(level, 0, None))
     >>> gap = fields["sex"]["gaps"]["image_auroc"]
     >>> gap["higher"], gap["lower"], gap["value"]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...datasets.base import Sample
+from ..evaluation.in_memory_ground_truth import InMemoryGroundTruth
 from ..evaluation.load_predictions import assemble_predictions
 from ..evaluation.metrics.pixel_scores import PixelScores
-from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import Protocol
 
 Array = np.ndarray[Any, Any]
@@ -73,9 +73,9 @@ def postprocess(
     predictions = assemble_predictions(
         samples, score[None], None if maps is None else np.asarray(maps)[None]
     )
-    truth = GroundTruth(predictions, protocol)
+    truth = InMemoryGroundTruth(predictions, protocol)
     at_level = truth.at_level(0)
-    if predictions.map is None or not isinstance(at_level.pixels, PixelScores):
+    if truth.roi is None or not isinstance(at_level.pixels, PixelScores):
         return PredictedFile(samples, predictions.keys, at_level.score, None, None, None)
     whole = np.zeros(truth.roi.shape, np.float32)
     whole[truth.roi] = at_level.pixels.score

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from ...datasets.base import Dataset
 from ...engine.runtime.context import TrainingContext
 from ...engine.training.loss import NotFinite
+from ..evaluation.build_ground_truth import build_ground_truth
 from ..evaluation.load_predictions import load_predictions
-from ..evaluation.predictions import GroundTruth
 from ..evaluation.protocol import best_level
 from ..evaluation.synthetic_anomalies import concatenate_predictions
 from ..experiments.cache_keys import evaluation_code
@@ -102,7 +102,7 @@ def run_trial(
             evaluated = predictions[0]
             if objective == "pseudo":
                 evaluated = concatenate_predictions(*predictions)
-            truth = GroundTruth(evaluated, trial.protocol)
+            truth = build_ground_truth(evaluated, trial.protocol)
             levels = resolved.levels
             sweep = [truth.metrics_at(index) for index in range(len(levels))]
             metric = trial.protocol.selection_metric(sweep)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from adbench.benchmark.evaluation.build_ground_truth import build_ground_truth
 from adbench.benchmark.evaluation.conformal import Calibration, calibration_record
-from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+from adbench.benchmark.evaluation.ground_truth import GroundTruth
+from adbench.benchmark.evaluation.predictions import Predictions
 from adbench.benchmark.evaluation.protocol import Protocol
 
 
@@ -16,7 +18,7 @@ def split(score: np.ndarray, groups: list[str], label: np.ndarray, maps: np.ndar
     predictions = Predictions(
         keys, groups, label, None, None, None, nothing, score[None], maps[None].astype(np.float32)
     )
-    return GroundTruth(predictions, Protocol(reducer="method"))
+    return build_ground_truth(predictions, Protocol(reducer="method"))
 
 
 def normal_scores(seed: int, patients: int, slices: int) -> tuple[np.ndarray, list[str]]:

@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from adbench.benchmark.evaluation import predictions as predictions_module
+from adbench.benchmark.evaluation import in_memory_ground_truth
 from adbench.benchmark.evaluation.evaluate import Predictions, evaluate
 from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 from adbench.benchmark.evaluation.metrics.ranking import pixel_score_metrics
@@ -258,7 +258,7 @@ def test_what_lies_outside_the_region_of_interest_does_not_count():
 
 def test_neither_the_order_of_samples_nor_how_they_are_read_matters(tmp_path, monkeypatch):
     plain = row()
-    monkeypatch.setattr(predictions_module, "BLOCK_SIZE", 5 * SIDE * SIDE)
+    monkeypatch.setattr(in_memory_ground_truth, "BLOCK_SIZE", 5 * SIDE * SIDE)
     with h5py.File(tmp_path / "maps.h5", "w") as file:
         file["map"] = TEST.map
         assert row(test=replace(TEST, map=file["map"])) == plain

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adbench.benchmark.evaluation import load_predictions as loading
-from adbench.benchmark.evaluation import predictions as predictions_module
-from adbench.benchmark.evaluation import streamed_pixels
+from adbench.benchmark.evaluation import streamed_ground_truth, streamed_pixels
 from adbench.benchmark.evaluation.evaluate import evaluate
 from adbench.benchmark.evaluation.load_predictions import load_predictions
 from adbench.benchmark.evaluation.metrics import external_ranking
@@ -41,7 +40,7 @@ PROTOCOLS = (
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions_module, "BLOCK_PIXELS", 600)
+    monkeypatch.setattr(streamed_ground_truth, "BLOCK_PIXELS", 600)
     monkeypatch.setattr(streamed_pixels, "BLOCK_PIXELS", 600)
     monkeypatch.setattr(external_ranking, "RANGE_BITS", 16)
     monkeypatch.setattr(external_ranking, "MANY_PIXELS", 200)

@@ -8,6 +8,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
 from adbench.benchmark.evaluation.evaluate import evaluate
+from adbench.benchmark.evaluation.in_memory_ground_truth import InMemoryGroundTruth
 from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
 from adbench.benchmark.evaluation.named_protocols import (
     NAMED_PROTOCOLS,
@@ -15,7 +16,7 @@ from adbench.benchmark.evaluation.named_protocols import (
     parse_protocols,
     protocol_name,
 )
-from adbench.benchmark.evaluation.predictions import GroundTruth, Predictions
+from adbench.benchmark.evaluation.predictions import Predictions
 from adbench.benchmark.evaluation.protocol import Protocol
 from adbench.benchmark.evaluation.protocol_values import ProtocolError
 from adbench.benchmark.evaluation.volume_stacks import volume_stacks
@@ -83,7 +84,10 @@ def test_slices_are_stacked_in_the_order_of_their_numbers(volumes):
 def test_stacked_slices_are_filtered_like_volumes(volumes, post, shuffled):
     protocol = Protocol(post=post)
     split = slices(volumes, shuffled=shuffled)
-    truth, expected = GroundTruth(split, protocol), GroundTruth(whole(volumes), protocol)
+    truth, expected = (
+        InMemoryGroundTruth(split, protocol),
+        InMemoryGroundTruth(whole(volumes), protocol),
+    )
     order = [
         int(key[1]) * DEPTH + int(key[-3:]) - 8 for key in split.keys
     ]  # where each slice lies in the volumes
@@ -119,7 +123,7 @@ def test_components_are_joined_through_slices():
         masks.astype(np.float32).reshape(1, 3, 6, 6),
     )  # fmt: skip
     for post, remaining in {"components>=3": 0, "volume-components>=3": 3}.items():
-        truth = GroundTruth(split, Protocol(post=(post,)))
+        truth = InMemoryGroundTruth(split, Protocol(post=(post,)))
         pixels = truth.at_level(0).pixels
         assert isinstance(pixels, PixelScores) and truth.binarize(pixels, 0.5).sum() == remaining
 
