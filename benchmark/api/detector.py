@@ -336,15 +336,11 @@ def _prediction(
     predictions = assemble_predictions(
         samples_without_images(split), score[None], None if maps is None else maps[None]
     )
-    ground = InMemoryGroundTruth(predictions, protocol)
-    at_level, filtered, segmentations = ground.at_level(0), None, None
-    if predictions.map is not None:
-        filtered = ground.filtered_maps(0)
-    if (
-        ground.roi is not None
-        and isinstance(at_level.pixels, PixelScores)
-        and threshold is not None
-    ):
-        segmentations = np.zeros(ground.roi.shape, bool)
-        segmentations[ground.roi] = ground.binarize(at_level.pixels, threshold)
+    truth = InMemoryGroundTruth(predictions, protocol)
+    at_level, filtered, segmentations = truth.at_level(0), None, None
+    if truth.roi is not None and isinstance(at_level.pixels, PixelScores):
+        filtered = truth.filtered_maps(0)
+        if threshold is not None:
+            segmentations = np.zeros(truth.roi.shape, bool)
+            segmentations[truth.roi] = truth.binarize(at_level.pixels, threshold)
     return Prediction(predictions.keys, at_level.score, filtered, segmentations)

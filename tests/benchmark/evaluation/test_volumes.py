@@ -84,10 +84,8 @@ def test_slices_are_stacked_in_the_order_of_their_numbers(volumes):
 def test_stacked_slices_are_filtered_like_volumes(volumes, post, shuffled):
     protocol = Protocol(post=post)
     split = slices(volumes, shuffled=shuffled)
-    truth, expected = (
-        InMemoryGroundTruth(split, protocol),
-        InMemoryGroundTruth(whole(volumes), protocol),
-    )
+    truth = InMemoryGroundTruth(split, protocol)
+    expected = InMemoryGroundTruth(whole(volumes), protocol)
     order = [
         int(key[1]) * DEPTH + int(key[-3:]) - 8 for key in split.keys
     ]  # where each slice lies in the volumes
