@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..leaderboard.columns import TITLES
-from ..leaderboard.leaderboard import entry_names
+from ..leaderboard.entry_names import entry_names
 from ..leaderboard.pairwise import DEFAULT_METRICS
 from ..leaderboard.records import Record, ReportError
 

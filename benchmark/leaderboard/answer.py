@@ -14,12 +14,11 @@ from pathlib import Path
 
 from ..evaluation.sample_results import SampleResultsError
 from .entry import Entry
+from .metric_names import METRIC_NAMES
 from .pairwise import ALIKE, BETTER, PairedComparison, PairError, compare_pair, sample_results_of
 from .records import metric_value
 from .seed_groups import SeedGroup, ranked_methods
 from .text import interval_text, number_text
-
-METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
 
 
 def answer_text(entries: Sequence[Entry], metric: str, folder: Path | None = None) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
+from .binning import binning_error_text
 from .entry import Entry
-from .leaderboard import Leaderboard, binning_error_text
+from .leaderboard import Leaderboard
 from .metric_names import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
 from .records import metric_value
 from .text import number_text

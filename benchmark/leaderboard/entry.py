@@ -18,8 +18,10 @@ class Entry:
         leaderboard's metric says that this entry, which is no baseline, is worse
 
     >>> from adbench.benchmark.leaderboard.entry import Entry
-    >>> Entry({"metrics": {"pixel_ap": {"value": 0.5}}}, 1, "AnoDDPM").value("pixel_ap")
-    0.5
+    >>> record = {"profile": "tiny", "seed": 0, "metrics": {"pixel_ap": {"value": 0.5}}}
+    >>> entry = Entry(record, 1, "AnoDDPM")
+    >>> entry.value("pixel_ap"), entry.profile_and_seed
+    (0.5, 'tiny, seed 0')
     """
 
     record: Record
@@ -30,3 +32,7 @@ class Entry:
     def value(self, metric: str) -> float | None:
         """A metric at the chosen level; None where it is undefined."""
         return metric_value(self.record, metric)
+
+    @property
+    def profile_and_seed(self) -> str:
+        return f"{self.record['profile']}, seed {self.record['seed']}"

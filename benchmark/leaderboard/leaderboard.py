@@ -7,7 +7,6 @@ them out.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,26 +14,22 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.metrics.streaming_histogram import TOLERANCE
-from .answer import METRIC_NAMES, answer_text
+from .answer import answer_text
 from .entry import Entry
-from .metric_names import BUDGET, COST, FALSE_POSITIVE_RATES, METRICS
+from .entry_names import entry_names
+from .metric_names import BUDGET, COST, FALSE_POSITIVE_RATES, METRIC_NAMES, METRICS
+from .notes import leaderboard_notes
 from .pairwise import damaged_sample_files, worse_than
 from .records import Record, metric_value
 from .seed_groups import SeedGroup, group_seeds
-from .seed_variation import SeedSummary, sentences, summarize_seeds
+from .seed_variation import SeedSummary, summarize_seeds
 from .subgroup_gaps import subgroup_notes
-from .text import number_text
 from .titles import unique_titles
 from .training_curves import training_curves
-from .tuning_text import tuning_notes
 
 if TYPE_CHECKING:
     import pandas
 
-
-BINNED_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_aupro05", "pixel_dice_oracle")
-"""Metrics of pixels that are sorted, or counted in bins where they are too many."""
 
 INTEGER_COLUMNS = ("partial", "rank", "level", "train_steps", "train_samples", "parameters")
 """Columns of integers that may be missing."""
@@ -250,7 +245,7 @@ def _build_leaderboard(records: Sequence[Record], title: str, folder: Path | Non
     summaries = summarize_seeds(
         [entry for entry in entries if entry.record["status"] == "ok"], metric
     )
-    notes = _notes(entries, metric, summaries)
+    notes = leaderboard_notes(entries, metric, summaries)
     notes += training_curves(results, metric, METRIC_NAMES[metric])
     notes += subgroup_notes(results, metric, METRIC_NAMES[metric])
     unknown = sum(verdict is None for verdict in worse.values())
@@ -272,166 +267,7 @@ def _method_key(record: Record) -> tuple[Any, ...]:
     return method["label"], method["name"], str(record["profile"]), str(record["seed"]), args
 
 
-def entry_names(records: Sequence[Record]) -> dict[int, str]:
-    """The name of each record's method in tables, by the record's id: its label, with the arguments
-    in which it differs from those of the same label, profile and seed.
-
-    >>> from adbench.benchmark.leaderboard.leaderboard import entry_names
-    >>> methods = [{"name": "a", "label": "A", "baseline": k == 1, "args": {"width": 32, "k": k}}
-    ...            for k in (1, 2)]
-    >>> records = [{"method": method, "profile": "tiny", "seed": 0} for method in methods]
-    >>> list(entry_names(records).values())
-    ['A k=1 (baseline)', 'A k=2']
-    """
-    alike: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        method, key = record["method"], (str(record["profile"]), str(record["seed"]))
-        alike.setdefault((method["label"], method["name"], *key), []).append(record)
-    names = {}
-    for group in alike.values():
-        settings = [record["method"]["args"] for record in group]
-        shared = {
-            key
-            for key, value in settings[0].items()
-            if all(key in args and args[key] == value for args in settings)
-        }
-        for record in group:
-            mark = ["external"] if record.get("external") else []
-            mark += training_marks(record)
-            names[id(record)] = _entry_name(record["method"], shared, mark)
-    return names
-
-
-def training_marks(record: Record) -> list[str]:
-    """How the training samples of a record differ from those of its dataset, in words.
-
-    >>> from adbench.benchmark.leaderboard.leaderboard import training_marks
-    >>> training_marks({"training": {"fraction": 30.0, "contamination": 1.0}})
-    ['30 % of training', '1 % contaminated']
-    """
-    training = record.get("training") or {}
-    fraction, contamination = training.get("fraction", 100), training.get("contamination", 0)
-    marks = [] if fraction == 100 else [f"{fraction:g} % of training"]
-    return marks + ([f"{contamination:g} % contaminated"] if contamination else [])
-
-
-def _entry_name(method: Mapping[str, Any], shared: set[str], marks: Sequence[str]) -> str:
-    """The label of a method, its arguments but those shared with all that read alike, and what
-    marks it."""
-    differs = [
-        f"{key}={value}" for key, value in sorted(method["args"].items()) if key not in shared
-    ]
-    marks = [*marks, *(["baseline"] if method["baseline"] else [])]
-    if method.get("supervision") not in (None, "normal"):
-        marks.append(method["supervision"])
-    return " ".join([method["label"], *differs]) + (f" ({', '.join(marks)})" if marks else "")
-
-
 def _titled_record(records: Sequence[Record]) -> Record:
     """The record that a leaderboard is named by: one that knows its data, for one that failed early
     may not."""
     return max(records, key=lambda record: bool(record["dataset"]["fingerprint"]))
-
-
-def _notes(
-    entries: Sequence[Entry], metric: str, seed_summaries: Sequence[SeedSummary]
-) -> list[str]:
-    record = entries[0].record
-    protocol = record["protocol"]
-    name = f" ({protocol['name']})" if protocol.get("name") else ""
-    notes = [f"Protocol {protocol['id']}{name}: {protocol['text']}"]
-    if record["status"] != "ok":
-        return notes
-    counts, reference = record["counts"], record["reference"]
-    notes.append(
-        f"Data {record['dataset']['fingerprint']}: {counts['test']} test samples, "
-        f"{counts['test_abnormal']} of them abnormal, of {counts['test_groups']} groups; "
-        f"{counts['val']} for validation, {counts['calibration']} normal ones for calibration."
-    )
-    if reference["prevalence"] is not None:
-        notes.append(
-            f"Abnormal: {number_text(reference['prevalence'])} of all pixels, which is "
-            "also what pixel "
-            f"AP is by chance; calling every pixel abnormal has Dice "
-            f"{number_text(reference['dice_floor'])}."
-        )
-    notes.append(
-        f"Sorted by {METRIC_NAMES[metric]}; in brackets 95 % intervals from resampling groups "
-        f"(patients, recordings). ⌈Dice⌉ uses a threshold tuned on the test set: an upper bound, "
-        f"not a fair score."
-    )
-    if any(
-        entry.record["status"] == "ok" and not entry.record["method"]["baseline"]
-        for entry in entries
-    ):
-        notes += sentences(seed_summaries, METRIC_NAMES[metric])
-    if any(binning_error(entry.record, "pixel_ap") for entry in entries):
-        notes.append(
-            "±: read from bins, for there are more pixels than the protocol sorts (--budget); the "
-            "figure is off by no more than this at the chosen level, and by no more than "
-            f"{TOLERANCE:g} at any other."
-        )
-    external = [entry.name for entry in entries if entry.record.get("external")]
-    if external:
-        notes.append(
-            f"(external): scores and maps that another program computed, evaluated here like all "
-            f"others (adbench evaluate); what they cost is unknown: {', '.join(external)}."
-        )
-    profiles = {
-        str(entry.record["profile"])
-        for entry in entries
-        if entry.record["status"] == "ok" and not entry.record.get("external")
-    }
-    if len(profiles) > 1:
-        notes.append(f"Profiles {', '.join(sorted(profiles))} spend different budgets.")
-    notes += tuning_notes(entries)
-    for baseline in dict.fromkeys(
-        entry.worse_than_baseline for entry in entries if entry.worse_than_baseline
-    ):
-        below = "; ".join(
-            f"{r.name}, {profile_and_seed(r)}" for r in entries if r.worse_than_baseline == baseline
-        )
-        notes.append(
-            f"▼ worse than the baseline {baseline} in {METRIC_NAMES[metric]}, by the paired 95 % "
-            f"interval: {below}."
-        )
-    return notes
-
-
-def binning_error(record: Record, metric: str) -> float:
-    """The largest error of a metric that was computed from a histogram; 0 for an exact one.
-
-    >>> from adbench.benchmark.leaderboard.leaderboard import binning_error
-    >>> binning_error({"pixel_error": 1e-4}, "pixel_ap")
-    0.0001
-    >>> binning_error({"pixel_error": 1e-4}, "image_auroc")
-    0.0
-    """
-    error = record.get("pixel_error")
-    return error if metric in BINNED_METRICS and isinstance(error, int | float) else 0.0
-
-
-def binning_error_text(record: Record, metric: str) -> str:
-    """The error of a metric from a histogram, rounded up to one digit; empty for an exact one.
-
-    >>> from adbench.benchmark.leaderboard.leaderboard import binning_error_text
-    >>> record = {"pixel_error": 3.2e-4, "metrics": {"pixel_ap": {"value": 0.5}}}
-    >>> binning_error_text(record, "pixel_ap")
-    ' ± 0.0004'
-    """
-    error = binning_error(record, metric)
-    if error <= 0 or metric_value(record, metric) is None:
-        return ""
-    unit = 10.0 ** math.floor(math.log10(error))
-    return f" ± {math.ceil(error / unit - 1e-9) * unit:.1g}"
-
-
-def profile_and_seed(entry: Entry) -> str:
-    """The profile and the seed of an entry.
-
-    >>> from adbench.benchmark.leaderboard.entry import Entry
-    >>> from adbench.benchmark.leaderboard.leaderboard import profile_and_seed
-    >>> profile_and_seed(Entry({"profile": "tiny", "seed": 0}, 1, "AnoDDPM"))
-    'tiny, seed 0'
-    """
-    return f"{entry.record['profile']}, seed {entry.record['seed']}"

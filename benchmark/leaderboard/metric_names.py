@@ -22,6 +22,9 @@ COST = ("train_seconds", "seconds_per_image", "peak_memory_mb")
 FALSE_POSITIVE_RATES = ("image_fpr", "pixel_fpr")
 """How often normal test data have a p-value of at most the nominal rate, in `calibration`."""
 
+METRIC_NAMES = {"pixel_ap": "pixel AP", "image_auroc": "image AUROC"}
+"""The metrics that leaderboards are sorted by, in words."""
+
 METRIC_RANGES = dict.fromkeys(METRICS, (0.0, 1.0)) | {
     "lesion_contrast": (-1.0, 1.0),
     "healthy_ssim": (-1.0, 1.0),

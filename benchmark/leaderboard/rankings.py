@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 from ..evaluation.metrics.ranking import LOWER_IS_BETTER
 from ..evaluation.statistics.rank_tests import ALPHA, RankTest, rank_test
-from .leaderboard import METRIC_NAMES, Leaderboard, build_leaderboards, entry_names, training_marks
+from .entry_names import entry_names, training_marks
+from .leaderboard import Leaderboard, build_leaderboards
+from .metric_names import METRIC_NAMES
 from .records import Record, metric_value
 
 RANKED_METRICS = ("pixel_ap", "image_auroc")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..leaderboard.columns import columns, reason_text
 from ..leaderboard.entry import Entry
-from ..leaderboard.leaderboard import METRIC_NAMES, Leaderboard, profile_and_seed
-from ..leaderboard.metric_names import BUDGET, COST
+from ..leaderboard.leaderboard import Leaderboard
+from ..leaderboard.metric_names import BUDGET, COST, METRIC_NAMES
 from ..leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
 from ..leaderboard.rankings_text import as_json as ranking_json
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
@@ -72,7 +72,7 @@ def markdown(results: LeaderboardSet) -> str:
 def _entry_lines(board: Leaderboard) -> list[str]:
     """A table of the entries, or a list of them where none has a result."""
     if not board.done:
-        texts = (f"{e.name}, {profile_and_seed(e)}: {reason_text(e)}" for e in board.missing)
+        texts = (f"{e.name}, {e.profile_and_seed}: {reason_text(e)}" for e in board.missing)
         return [f"- {escape_markdown(text)}" for text in texts]
     shown = columns(board)
     rows = [[column.text(entry) for column in shown] for entry in board.done]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..leaderboard.binning import binning_error_text
 from ..leaderboard.columns import LOWER_IS_BETTER, TITLES, reason_text
-from ..leaderboard.leaderboard import Leaderboard, binning_error_text, profile_and_seed
+from ..leaderboard.leaderboard import Leaderboard
 from ..leaderboard.rankings import CrossDatasetRanking, LeaderboardSet
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
 from ..leaderboard.records import Record, metric_value
@@ -57,7 +58,7 @@ def latex(results: LeaderboardSet) -> str:
     for board in results.leaderboards:
         parts.append(_comment(board.title))
         parts += [
-            _comment(f"{entry.name}, {profile_and_seed(entry)}: {reason_text(entry)}")
+            _comment(f"{entry.name}, {entry.profile_and_seed}: {reason_text(entry)}")
             for entry in board.missing
         ]
         if board.done:

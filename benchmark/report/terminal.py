@@ -14,7 +14,8 @@ from ..leaderboard.columns import (
     count_text,
     reason_text,
 )
-from ..leaderboard.leaderboard import METRIC_NAMES, Leaderboard, profile_and_seed
+from ..leaderboard.leaderboard import Leaderboard
+from ..leaderboard.metric_names import METRIC_NAMES
 from ..leaderboard.rankings import CrossDatasetRanking, LeaderboardSet
 from ..leaderboard.rankings_text import column_titles, sentences, table_cells
 from ..leaderboard.seed_variation import COLUMN_TITLES, SeedSummary
@@ -78,7 +79,7 @@ def print_leaderboards(results: LeaderboardSet, console: Console) -> None:
         if board.seed_summaries:
             _print_seeds(f"over seeds, {METRIC_NAMES[board.metric]}", board.seed_summaries, console)
         for entry in board.missing:
-            console.print(_text(f"- {entry.name}, {profile_and_seed(entry)}: {reason_text(entry)}"))
+            console.print(_text(f"- {entry.name}, {entry.profile_and_seed}: {reason_text(entry)}"))
         if board.done:
             _print_costs(board, console)
         for note in board.notes:

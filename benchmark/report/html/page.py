@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...leaderboard.columns import TITLES, reason_text
-from ...leaderboard.leaderboard import Leaderboard, profile_and_seed
+from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.names import with_distinct_names
 from ...leaderboard.rankings import SINGLE_DATASET_NOTE, LeaderboardSet, build_leaderboard_set
 from ...leaderboard.records import Record
@@ -233,7 +233,7 @@ def _build_section(
         sides=SIDES.get(str(record["dataset"]["name"])),
         missing=[
             (
-                f"{row.name}, {profile_and_seed(row)}",
+                f"{row.name}, {row.profile_and_seed}",
                 reason_text(row),
                 str(row.record.get("file", "?")),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...leaderboard.binning import binning_error_text
 from ...leaderboard.columns import (
     LEVEL_RULE_NAMES,
     LOWER_IS_BETTER,
@@ -12,7 +13,7 @@ from ...leaderboard.columns import (
     TITLES,
 )
 from ...leaderboard.entry import Entry
-from ...leaderboard.leaderboard import Leaderboard, binning_error_text
+from ...leaderboard.leaderboard import Leaderboard
 from ...leaderboard.records import Record, metric_value
 from ...leaderboard.seed_variation import COLUMN_TITLES
 from ...leaderboard.text import interval_text, number_text
