@@ -1,7 +1,8 @@
 """Write the pages that are made from the program itself, before Sphinx reads the others.
 
-One card for every method and dataset, from `registry.yaml`, its docstrings and `published.yaml`; a
-page of the API for `import adbench` and for every package of the engine. They lie in
+One card for every method and dataset, from `registry.yaml`, its docstrings, `published.yaml`,
+`agreement.yaml` and the leaderboards in `results/boards`, whose pages are copied beside; a page of
+the API for `import adbench` and for every package of the engine. They lie in
 `docs/generated`, which git does not hold.
 """
 
@@ -10,18 +11,25 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Iterable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
 from docstrings import to_restructured_text
 
 import adbench
+from adbench.benchmark.leaderboard.leaderboard import Leaderboard
+from adbench.benchmark.leaderboard.metric_names import METRIC_NAMES
 from adbench.benchmark.leaderboard.reproduction import read_published
+from adbench.benchmark.leaderboard.seed_groups import SeedGroup, ranked_methods
+from adbench.benchmark.leaderboard.text import interval_text, number_text
 from adbench.benchmark.registry.registry import Entry, Registry
 
 HERE = Path(__file__).parents[1]
 GENERATED = HERE / "generated"
+BOARDS = HERE.parent / "results" / "boards"
 ENGINE = ("diffusion", "noise", "sampling", "networks", "codecs", "features", "training",
           "transforms", "runtime", "checkpoints", "profiling")  # fmt: skip
 
@@ -46,7 +54,11 @@ def card(entry: Entry) -> str:
     sections = [f"# {entry.label}", _code(facts["about"]), _facts(facts)]
     sections += ["## In full", _docstring(facts["in full"]), "## Arguments", _arguments(facts)]
     if entry.package == "methods":
+        sections += ["## Agreement with the authors' code", _agreement(entry.name)]
         sections += ["## Published numbers", _published(entry.name)]
+        sections += ["## On our boards", _on_boards(entry.name)]
+    else:
+        sections += ["## Our boards", _boards_of(entry.name)]
     return "\n\n".join(part for part in sections if part)
 
 
@@ -82,6 +94,68 @@ def _published_row(row: dict[str, Any]) -> tuple[str, ...]:
     values = ["" if value is None else str(value) for value in row["values"]]
     arguments = " ".join(f"{key}={value}" for key, value in row.get("args", {}).items())
     return (_code(f"{row.get('dataset', '')} {arguments}".strip()), *values)
+
+
+def _agreement(name: str) -> str:
+    """The largest differences from the authors' code, part by part, with how they were measured."""
+    text = (HERE / "agreement.yaml").read_text(encoding="utf-8")
+    parts = yaml.safe_load(text).get(name.removesuffix("-authors"))
+    if parts is None:
+        return "Not measured: written from the paper, and not run beside the authors' code."
+    heading = text.partition("\n\n")[0].replace("# ", "").replace("\n", " ")
+    rows = [(_code(part), _code(str(difference))) for part, difference in parts.items()]
+    return heading + "\n\n" + _table(("part", "largest difference"), rows)
+
+
+@cache
+def _leaderboards() -> list[tuple[str, Leaderboard]]:
+    """The leaderboards that come with adbench, each with a link to it on its page."""
+    return [
+        (
+            f'<a href="../../boards/{folder.name}/index.html#leaderboard-{number}">{folder.name}: '
+            f"{leaderboard.title}</a>",
+            leaderboard,
+        )
+        for folder in sorted(records.parent for records in BOARDS.glob("*/records"))
+        for number, leaderboard in enumerate(adbench.load_results(folder).leaderboards())
+    ]
+
+
+def _on_boards(name: str) -> str:
+    """Value, interval and rank of a method on every leaderboard that it is on."""
+    rows = []
+    for link, leaderboard in _leaderboards():
+        ranked = ranked_methods(leaderboard.done, leaderboard.metric)
+        for rank, method in enumerate(ranked, 1):
+            if method.entries[0].record["method"]["name"] == name:
+                rows.append((link, *_board_row(method, leaderboard), f"{rank} of {len(ranked)}"))
+    header = ("leaderboard, profile tiny", "entry", "metric", "value, 95 %", "seeds", "rank")
+    return _table(header, rows) if rows else "On none of the boards that come with adbench."
+
+
+def _board_row(method: SeedGroup, leaderboard: Leaderboard) -> tuple[str, ...]:
+    metric = leaderboard.metric
+    interval = interval_text(*(method.interval(metric) or (None, None)))
+    value = f"{number_text(method.value(metric))} {interval}".strip()
+    return _code(method.name), METRIC_NAMES[metric], _code(value), str(len(method.entries))
+
+
+def _boards_of(name: str) -> str:
+    """Links to the leaderboards of a dataset."""
+    links = [
+        f"- {link}, {len(leaderboard.methods)} methods"
+        for link, leaderboard in _leaderboards()
+        if leaderboard.entries[0].record["dataset"]["name"].partition("/")[0] == name
+    ]
+    return "\n".join(links) or "None comes with adbench."
+
+
+def _copy_boards(folder: Path) -> None:
+    """Copy the pages of all boards below the folder of the built documentation."""
+    for page in BOARDS.glob("*/index.html"):
+        target = folder / "boards" / page.parent.name / page.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(page, target)
 
 
 def _index(kind: str, entries: dict[str, Entry]) -> str:
@@ -164,4 +238,5 @@ def _write(path: Path, text: str) -> None:
 
 def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", lambda _app: write_pages())
+    app.connect("build-finished", lambda app, error: error or _copy_boards(Path(app.outdir)))
     return {"parallel_read_safe": True}

@@ -49,7 +49,7 @@ def synthbrain() -> Iterator[dict[str, Any]]:
 def phantom() -> Iterator[dict[str, Any]]:
     """Every method that takes them on signals and on volumes of the phantom."""
     for seed in SEEDS:
-        for shape in ([256], [16, 16, 16]):
+        for shape in ([256], [8, 16, 16]):
             settings = {"phantom": {"shape": shape}}
             yield {"suite": "all", "datasets": "phantom", "settings": settings, "seeds": seed}
 
