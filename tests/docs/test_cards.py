@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,7 @@ METHODS = Registry.read().methods
 def cards():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS / "extensions"))
-        import cards
-
-        yield cards
+        yield import_module("cards")
 
 
 def test_every_figure_of_agreement_is_on_the_card_of_its_method(cards):
