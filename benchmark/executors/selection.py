@@ -137,7 +137,8 @@ class ExecutorSelection:
         at_once: int | None,
         out: Path,
     ) -> Any:
-        from .slurm_backend import connect, options_by_method
+        from .slurm_backend import connect
+        from .slurm_options import options_by_method
 
         methods = {each.method.name for each in experiments}
         for method, options in options_by_method(self.slurm).items():
@@ -150,7 +151,7 @@ class ExecutorSelection:
         return connect(out / "slurm", self.slurm, context.device, gpus, at_once)
 
     def _asks_for_gpus(self) -> bool:
-        from .slurm_backend import options_by_method, parse_options
+        from .slurm_options import options_by_method, parse_options
 
         parameters = parse_options(options_by_method(self.slurm).get("", []))
         names = {*parameters, *parameters.get("additional_parameters", {})}

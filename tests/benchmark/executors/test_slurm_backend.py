@@ -54,7 +54,7 @@ from sweeps import Warm, records, results, run_planned, small_experiments
 
 
 class Array:
-    """submitit's surface as Slurm (executor_slurm.py) uses it; its hosts are forks."""
+    """submitit's surface as Slurm (slurm_backend.py) uses it; its hosts are forks."""
 
     def __init__(self, hosts: Hosts, folder: Path) -> None:
         self.hosts, self.sizes, self.updates = hosts, [], []

@@ -10,12 +10,8 @@ from pathlib import Path
 import pytest
 
 from adbench.benchmark.executors.selection import ExecutorSelection
-from adbench.benchmark.executors.slurm_backend import (
-    SlurmCluster,
-    connect,
-    parse_minutes,
-    parse_options,
-)
+from adbench.benchmark.executors.slurm_backend import SlurmCluster, connect
+from adbench.benchmark.executors.slurm_options import parse_minutes, parse_options
 from adbench.benchmark.scheduling.events import Died
 from adbench.benchmark.scheduling.job import Job, experiment_job, prepare_job
 from adbench.benchmark.store.artifact_store import Store

@@ -15,7 +15,7 @@ import pytest
 from adbench.benchmark.cli.run_options import OPTIONS
 from adbench.benchmark.evaluation.protocol import Protocol
 from adbench.benchmark.executors.selection import ExecutorSelection
-from adbench.benchmark.executors.slurm_backend import SUBMITIT_TYPES, parse_options
+from adbench.benchmark.executors.slurm_options import SUBMITIT_TYPES, parse_options
 from adbench.benchmark.experiments.run_config import RunConfig
 from adbench.benchmark.registry.imports import constructor_parameters
 from adbench.benchmark.registry.registry import Entry, Registry, RegistryError
