@@ -152,8 +152,13 @@ def build_leaderboard_set(records: Sequence[Record], folder: Path | None = None)
     return LeaderboardSet(leaderboards, rank_leaderboards(leaderboards))
 
 
-def rank_leaderboards(leaderboards: Sequence[Leaderboard]) -> list[CrossDatasetRanking]:
+def rank_leaderboards(
+    leaderboards: Sequence[Leaderboard], *, only_complete: bool = False
+) -> list[CrossDatasetRanking]:
     """One ranking for each metric of each protocol and profile with two datasets or more.
+
+    only_complete: leave out methods that were never run on one of the datasets, for leaderboards
+        that were not meant to have the same methods; otherwise they are the worst there
 
     >>> from adbench.benchmark.leaderboard.leaderboard import Leaderboard
     >>> from adbench.benchmark.leaderboard.rankings import rank_leaderboards
@@ -176,12 +181,14 @@ def rank_leaderboards(leaderboards: Sequence[Leaderboard]) -> list[CrossDatasetR
     return [
         ranking
         for key, group in sorted(groups.items(), key=lambda item: item[0])
-        for ranking in _rankings_of_group(key, group)
+        for ranking in _rankings_of_group(key, group, only_complete)
     ]
 
 
 def _rankings_of_group(
-    key: tuple[bool, str, str], group: Sequence[tuple[Leaderboard, list[Record]]]
+    key: tuple[bool, str, str],
+    group: Sequence[tuple[Leaderboard, list[Record]]],
+    only_complete: bool,
 ) -> Iterator[CrossDatasetRanking]:
     synthetic, protocol, profile = key
     for metric in RANKED_METRICS:
@@ -195,7 +202,11 @@ def _rankings_of_group(
             continue
         kind = "synthetic data sets" if synthetic else "data sets"
         title = f"{METRIC_NAMES[metric]} over {len(sets)} {kind}, profile {profile}"
-        yield _build_ranking(title, metric, sets, [f"Protocol {protocol}.", *left_out])
+        if only_complete:
+            sets, not_run = _without_incomplete(sets)
+            left_out += not_run
+        if any(sets.values()):
+            yield _build_ranking(title, metric, sets, [f"Protocol {protocol}.", *left_out])
 
 
 def _unique_datasets(
@@ -215,6 +226,25 @@ def _unique_datasets(
         for name, count in sorted(other.items())
     ]
     return dict(sorted(chosen.items())), notes
+
+
+def _without_incomplete(
+    sets: dict[str, list[Record]],
+) -> tuple[dict[str, list[Record]], list[str]]:
+    """The records of methods that were run on each data set, and a note on the others."""
+    methods = {
+        _key(record): {**record, "seed": ""} for records in sets.values() for record in records
+    }
+    on_all = set.intersection(*({_key(record) for record in records} for records in sets.values()))
+    complete = {
+        name: [record for record in records if _key(record) in on_all]
+        for name, records in sets.items()
+    }
+    names = entry_names(list(methods.values()))
+    others = sorted(names[id(methods[key])] for key in methods.keys() - on_all)
+    if not others:
+        return complete, []
+    return complete, [f"Not run on all of them, and so without a rank: {', '.join(others)}."]
 
 
 def _dataset_name(records: Sequence[Record]) -> str:

@@ -43,7 +43,7 @@ def render_overview(boards: Sequence[LinkedBoard], title: str) -> str:
     True
     """
     shown = [each for each in boards if each.board.done]
-    rankings = rank_leaderboards([each.board for each in shown])
+    rankings = rank_leaderboards([each.board for each in shown], only_complete=True)
     environment = template_environment()
     style = environment.get_template("report.css.j2").render(theme=LIGHT_THEME, dashes=DASHES)
     return environment.get_template("overview.j2").render(

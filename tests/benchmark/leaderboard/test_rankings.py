@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 from scipy.stats import friedmanchisquare
 
+from adbench.benchmark.leaderboard.leaderboard import build_leaderboards
 from adbench.benchmark.leaderboard.rankings import (
     SINGLE_DATASET_NOTE,
     build_leaderboard_set,
     build_rankings,
+    rank_leaderboards,
 )
 from adbench.benchmark.leaderboard.rankings_text import clique_marks, column_titles, table_cells
 from adbench.benchmark.report.html.page import render_page
@@ -97,6 +99,20 @@ def test_missing_is_the_worst_whether_it_failed_or_was_never_run():
     stands = {e.name: [stand.rank for stand in e.dataset_ranks] for e in league.methods}
     assert stands["D"] == [1, 4.5] and stands["E"] == [2, 4.5]
     assert any("D on d1; E on d1" in note for note in league.notes)
+
+
+def test_among_complete_methods_one_that_was_never_run_has_no_rank_and_one_that_failed_is_worst():
+    records = [*season(3), on("d0", "D", 0.95), *(on(f"d{d}", "E", 0.95) for d in range(2))]
+    records.append(missing("E", dataset__name="d2"))
+    boards = build_leaderboards(records)
+    (whole,) = [r for r in rank_leaderboards(boards) if r.metric == "pixel_ap"]
+    assert {method.name for method in whole.methods} == {*"ABCDE"}
+    (ranking,) = [
+        r for r in rank_leaderboards(boards, only_complete=True) if r.metric == "pixel_ap"
+    ]
+    assert [(m.name, m.mean) for m in ranking.methods[:2]] == [("A", 5 / 3), ("E", 2.0)]
+    assert "Not run on all of them, and so without a rank: D." in ranking.notes
+    assert not any("Not run" in note for note in whole.notes)
 
 
 def test_without_a_figure_on_any_data_set_there_is_no_rank():
