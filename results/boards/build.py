@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -261,8 +262,15 @@ def summarise() -> None:
         for i, board in enumerate(adbench.load_results(HERE / name).leaderboards())
     ]
     if len({each.name for each in boards}) > 1:
-        page = render_overview(boards, "Boards of profile tiny")
+        page = render_overview(boards, "Boards of profile tiny", conclusions())
         atomic_write(HERE / "summary" / "index.html", page)
+
+
+def conclusions() -> list[str]:
+    """The points of the last section of README.md, without the marks of Markdown."""
+    text = (Path(__file__).parent / "README.md").read_text("utf-8")
+    points = text.partition("## What to take from it")[2].split("\n* ")[1:]
+    return [re.sub(r"[*`]", "", " ".join(point.split())) for point in points]
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def overview(one_board: Path, three_boards: Path) -> Path:
     ]
     path = one_board.parent.parent / "summary" / "index.html"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(render_overview(boards, "All boards"))
+    path.write_text(render_overview(boards, "All boards", ["A says more than B."]))
     return path
 
 

@@ -33,8 +33,12 @@ class LinkedBoard(NamedTuple):
     board: Leaderboard
 
 
-def render_overview(boards: Sequence[LinkedBoard], title: str) -> str:
+def render_overview(
+    boards: Sequence[LinkedBoard], title: str, conclusions: Sequence[str] = ()
+) -> str:
     """Return the HTML of the page over leaderboards; those without any result are left out.
+
+    conclusions: what the reader should take from them, a paragraph each
 
     >>> from adbench.benchmark.leaderboard.example_records import example_leaderboard
     >>> from adbench.benchmark.report.html.overview import LinkedBoard, render_overview
@@ -48,6 +52,7 @@ def render_overview(boards: Sequence[LinkedBoard], title: str) -> str:
     style = environment.get_template("report.css.j2").render(theme=LIGHT_THEME, dashes=DASHES)
     return environment.get_template("overview.j2").render(
         title=title,
+        conclusions=conclusions,
         boards=[
             {
                 "name": each.name,

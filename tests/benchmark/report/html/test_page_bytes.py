@@ -103,3 +103,12 @@ def test_the_overview_of_one_board_says_that_there_is_no_ranking() -> None:
     (board,) = build_leaderboards([record("A"), record("B", 0.4)])
     html = render_overview([LinkedBoard("one", "../one/index.html", board)], "One")
     assert "needs results on at least two datasets" in html
+    assert "What to take from it" not in html
+
+
+def test_the_overview_begins_with_the_conclusions() -> None:
+    (board,) = build_leaderboards([record("A"), record("B", 0.4)])
+    boards = [LinkedBoard("one", "../one/index.html", board)]
+    html = render_overview(boards, "One", ["A > B, by .1.", "One seed says nothing."])
+    assert html.index("What to take from it") < html.index("Over datasets")
+    assert "<li>A &gt; B, by .1.</li>" in html and "<li>One seed says nothing.</li>" in html
