@@ -217,7 +217,7 @@ class MadeUpImages:
         from ...datasets.base import Sample
 
         rng = np.random.default_rng([number, len(self.name)])
-        coarse = rng.integers(0, 48, (SIDE // 8, SIDE // 8)) / 64
+        coarse = rng.uniform(0, 0.75, (SIDE // 8, SIDE // 8))
         image = np.kron(coarse, np.ones((8, 8))).astype(np.float32)
         mask = np.zeros((SIDE, SIDE), bool)
         label = number % 2 == 1 and not self.normal

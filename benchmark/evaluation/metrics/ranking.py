@@ -102,7 +102,7 @@ def pixel_score_metrics(pixels: Pixels, budget: int | None = None) -> MetricValu
         are read from a histogram of fixed memory (streaming_histogram.py), and error says how far
         any of them may be off
 
-    Raises CoarseBinsError where the histogram is too coarse for these scores.
+    Raises CoarseBinsError where the histogram is too coarse for these scores, on a second pass too.
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores
@@ -113,12 +113,11 @@ def pixel_score_metrics(pixels: Pixels, budget: int | None = None) -> MetricValu
     (0.75, 0.8, 0.0)
     """
     if budget is not None and int(pixels.counts.sum()) > budget:
-        from .streaming_histogram import StreamingHistogram
+        from .streaming_histogram import histogram_metrics
 
-        histogram = StreamingHistogram()
-        for block in pixels.blocks():
-            histogram.add(block.score, block.truth, block.component_share)
-        return histogram.metrics()
+        return histogram_metrics(
+            lambda: ((block.score, block.truth, block.component_share) for block in pixels.blocks())
+        )
     ranking = pixels.ranking()
     if ranking is None:
         names = ("auroc", "ap", "aupro30", "aupro05", "dice", "iou", "threshold")

@@ -2,8 +2,9 @@
 
 A bin holds the scores that share the first bits of their float32 pattern, which is in the order of
 the numbers: no range is needed beforehand, and bins are finest near zero. How far each metric may
-be off follows from the counts alone; where that is more than `TOLERANCE` they are refused, as with
-scores squashed against 1, which such bins cannot tell apart.
+be off follows from the counts alone. Where that is more than `TOLERANCE`, as with scores squashed
+against 1 or of few distinct values, a second pass counts the bins that make it uncertain score by
+score; if that is not enough, the metrics are refused.
 
 Letters: P pixels, Q of them abnormal, K bins.
 """
@@ -11,11 +12,15 @@ Letters: P pixels, Q of them abnormal, K bins.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
 from .connected_components import Array
+from .order_statistics import ascending_patterns, scores_of_patterns
+from .ranking_curves import area_gain
 
 BIN_BITS = 22
 """Of a score's 32 that name its bin: a sign, 8 of exponent, 13 of mantissa."""
@@ -23,6 +28,11 @@ TOLERANCE = 1e-3
 """How far a metric may be off at most."""
 CHUNK_SIZE = 2**24
 """Pixels counted at a time."""
+SPLIT_SCORES = 2**22
+"""Scores that a second pass counts one by one at most, in 100 MB: those of 4,096 bins."""
+
+Block = tuple[Array, Array, Array]
+"""score (P,), truth (P,) bool, and the component share (Q,) of each abnormal pixel in order."""
 
 
 class CoarseBinsError(ValueError):
@@ -40,6 +50,54 @@ class CoarseBinsError(ValueError):
     binned pixel metrics may be off by 5.0e-01, more than 0.001; raise the protocol's budget so
     that pixels are sorted
     """
+
+
+def histogram_metrics(
+    blocks: Callable[[], Iterable[Block]], bits: int = BIN_BITS
+) -> dict[str, float | None]:
+    """Return `StreamingHistogram.metrics` of pixels, counted once, or twice where bins are coarse.
+
+    blocks: gives all pixels, block by block, the same ones at each call
+    bits: as of `StreamingHistogram`
+
+    Raises CoarseBinsError where the second pass leaves an error of more than `TOLERANCE`.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.streaming_histogram import histogram_metrics
+    >>> block = np.array([1.0, 1.0001, 1.0002]), np.array([False, True, True]), np.ones(2)
+    >>> metrics = histogram_metrics(lambda: [block], bits=12)
+    >>> metrics["auroc"], metrics["error"]
+    (1.0, 0.0)
+    """
+    histogram = StreamingHistogram(bits)
+    for block in blocks():
+        histogram.add(*block)
+    with suppress(CoarseBinsError):
+        return histogram.metrics()
+    histogram.split_coarse_bins()
+    for block in blocks():
+        histogram.add_to_split_bins(*block)
+    return histogram.metrics()
+
+
+class Counts(NamedTuple):
+    """Counts of pixels by descending score, (K,) each.
+
+    positives, negatives: how many abnormal and normal pixels there are
+    share: of the abnormal ones, summed
+    equal: whether all of these pixels have the same score
+    lowest: pattern of the lowest score that they may have
+
+    >>> from adbench.benchmark.evaluation.metrics.streaming_histogram import StreamingHistogram
+    >>> StreamingHistogram(bits=8).counts().positives.size
+    0
+    """
+
+    positives: Array
+    negatives: Array
+    share: Array
+    equal: Array
+    lowest: Array
 
 
 class StreamingHistogram:
@@ -60,8 +118,9 @@ class StreamingHistogram:
     def __init__(self, bits: int = BIN_BITS) -> None:
         """bits: of a score's float32 pattern that name its bin"""
         self.bits = bits
-        self.positives, self.negatives = np.zeros((2, 2**bits), np.int64)
-        self.share = np.zeros(2**bits)
+        self._bins = _BinCounts(2**bits)
+        self._split = np.zeros(0, np.int64)
+        self._split_bins, self._slots = _BinCounts(0), np.zeros(0, np.int32)
 
     def add(self, score: Array, truth: Array, share: Array) -> None:
         """Count more pixels.
@@ -72,26 +131,50 @@ class StreamingHistogram:
         past = 0
         for i in range(0, score.size, CHUNK_SIZE):
             bins, true = self.bin_indices(score[i : i + CHUNK_SIZE]), truth[i : i + CHUNK_SIZE]
-            abnormal, size = bins[true], len(self.positives)
-            self.positives += np.bincount(abnormal, minlength=size)
-            self.negatives += np.bincount(bins[~true], minlength=size)
-            weight = share[past : past + abnormal.size]
-            self.share += np.bincount(abnormal, weight, minlength=size)
-            past += abnormal.size
+            count = int(np.count_nonzero(true))
+            self._bins.add(bins, true, share[past : past + count])
+            past += count
+
+    def split_coarse_bins(self) -> None:
+        """Choose the bins that make metrics most uncertain; `add_to_split_bins` then wants all
+        pixels once more, in any order."""
+        filled = self._filled()
+        width = self._widths(self._counts_of(filled))
+        widest = np.argsort(-width, kind="stable")[: SPLIT_SCORES >> (32 - self.bits)]
+        self._split = np.sort(filled[widest[width[widest] > 0]])
+        self._split_bins = _BinCounts(len(self._split) << (32 - self.bits))
+        self._slots = np.full(2**self.bits, -1, np.int32)
+        self._slots[self._split] = np.arange(len(self._split))
+
+    def add_to_split_bins(self, score: Array, truth: Array, share: Array) -> None:
+        """Count pixels of split bins score by score; as `add`, of which all were counted there."""
+        past, low = 0, 32 - self.bits
+        for i in range(0, score.size, CHUNK_SIZE):
+            pattern = ascending_patterns(score[i : i + CHUNK_SIZE])
+            true = truth[i : i + CHUNK_SIZE]
+            slot = self._slots[(pattern >> low) + (1 << (self.bits - 1))]
+            inside = slot >= 0
+            place = (slot[inside].astype(np.int64) << low) + (pattern[inside] & ((1 << low) - 1))
+            count = int(np.count_nonzero(true))
+            weight = share[past : past + count][inside[true]]
+            self._split_bins.add(place, true[inside], weight)
+            past += count
 
     def bin_indices(self, score: Array) -> Array:
         """The bin of each score, ascending with it. Raises ValueError where a score is NaN."""
-        if np.isnan(score).any():
-            raise ValueError("scores hold NaN, which has no rank")
-        pattern = (np.asarray(score, np.float32) + np.float32(0)).view(np.int32)  # no -0.0
-        ordered = pattern ^ ((pattern >> 31) & np.int32(0x7FFFFFFF))
-        return (ordered >> (32 - self.bits)) + (1 << (self.bits - 1))
+        return (ascending_patterns(score) >> (32 - self.bits)) + (1 << (self.bits - 1))
 
-    def bin_edge(self, index: int) -> float:
-        """The lowest score of a bin."""
-        ordered = np.int32((index - (1 << (self.bits - 1))) << (32 - self.bits))
-        pattern = np.array(ordered ^ ((ordered >> 31) & np.int32(0x7FFFFFFF)), np.int32)
-        return float(pattern.view(np.float32))
+    def counts(self) -> Counts:
+        """The counts of all bins that are not empty, of split ones score by score."""
+        whole = self._counts_of(np.setdiff1d(self._filled(), self._split))
+        low = 32 - self.bits
+        place = np.flatnonzero(self._split_bins.positives + self._split_bins.negatives)
+        bins = self._split[place >> low]
+        pattern = self._lowest_pattern(bins) + (place & ((1 << low) - 1))
+        split = Counts(*self._split_bins.at(place), np.ones(len(place), bool), pattern)
+        joined = [np.concatenate(pair) for pair in zip(whole, split, strict=True)]
+        order = np.argsort(-joined[-1], kind="stable")
+        return Counts(*(values[order] for values in joined))
 
     def metrics(self, tolerance: float = TOLERANCE) -> dict[str, float | None]:
         """auroc, ap, aupro30, aupro05, dice, iou, threshold as of `pixel_metrics`, and `error`.
@@ -102,7 +185,7 @@ class StreamingHistogram:
         Raises CoarseBinsError where the error is more than the tolerance.
         """
         names = ("auroc", "ap", "aupro30", "aupro05", "dice", "iou", "threshold")
-        if not self.positives.any() or not self.negatives.any():
+        if not self._bins.positives.any() or not self._bins.negatives.any():
             return dict.fromkeys(names) | {"error": 0.0}
         bounds = self.bounds()
         error = max((high - low) / 2 for low, high in bounds.values())
@@ -119,53 +202,116 @@ class StreamingHistogram:
 
     def bounds(self) -> dict[str, tuple[float, float]]:
         """The lowest and the highest value that each metric can have, given the counts."""
-        filled = np.flatnonzero(self.positives + self.negatives)[::-1]
-        p, n, w = (
-            counts[filled].astype(np.float64)
-            for counts in (self.positives, self.negatives, self.share)
-        )
+        counts = self.counts()
+        p, n, w = (values.astype(np.float64) for values in counts[:3])
         true, false = p.cumsum(), n.cumsum()
-        before, clear = true - p, false - n
         positives, negatives = true[-1], false[-1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            worst = _worst_precision_sums(p, before, false)  # a bin's negatives above its positives
-            best = np.where(p > 0, p * true / (true + clear), 0)  # below them, and ties
-        lowest_dice = (2 * true / (true + false + positives)).max()
-        highest_dice = (2 * true / (true + clear + positives))[p > 0].max()
+        lowest_dice, highest_dice = _dice_bounds(counts)
+        dice = float(lowest_dice.max()), float(highest_dice[p > 0].max())
         bounds = {
-            "auroc": _bounds_of(
-                p * (negatives - false), p * (negatives - clear), positives * negatives
-            ),
-            "ap": _bounds_of(worst, best, positives),
-            "dice": (float(lowest_dice), float(highest_dice)),
-            "iou": (
-                float(lowest_dice / (2 - lowest_dice)),
-                float(highest_dice / (2 - highest_dice)),
-            ),
+            name: (float(low.sum() / total), float(high.sum() / total))
+            for name, total, (low, high) in (
+                ("auroc", positives * negatives, _outranked_bounds(counts)),
+                ("ap", positives, _precision_bounds(counts)),
+                ("aupro30", w.sum() * 0.30, _area_bounds(counts, 0.30)),
+                ("aupro05", w.sum() * 0.05, _area_bounds(counts, 0.05)),
+            )
         }
-        for name, limit in (("aupro30", 0.30), ("aupro05", 0.05)):
-            low, high = (np.clip(limit - at / negatives, 0, None) for at in (false, clear))
-            bounds[name] = _bounds_of(w * low, w * high, w.sum() * limit)
-        return bounds
+        return bounds | {"dice": dice, "iou": (dice[0] / (2 - dice[0]), dice[1] / (2 - dice[1]))}
+
+    def _widths(self, counts: Counts) -> Array:
+        """How much each bin adds to the uncertainty of all metrics, (K,)."""
+        p, n, w = (values.astype(np.float64) for values in counts[:3])
+        lowest_dice, highest_dice = _dice_bounds(counts)
+        width = np.clip(highest_dice - lowest_dice.max(), 0, None)
+        for total, (low, high) in (
+            (p.sum() * n.sum(), _outranked_bounds(counts)),
+            (p.sum(), _precision_bounds(counts)),
+            (w.sum() * 0.30, _area_bounds(counts, 0.30)),
+            (w.sum() * 0.05, _area_bounds(counts, 0.05)),
+        ):
+            width = width + (high - low) / total
+        return np.where((p > 0) & (n > 0), width, 0)
 
     def _threshold(self) -> float:
-        filled = np.flatnonzero(self.positives + self.negatives)[::-1]
-        true, false = self.positives[filled].cumsum(), self.negatives[filled].cumsum()
-        best = int((2 * true / (true + false + true[-1])).argmax())
-        edge = np.float32(self.bin_edge(int(filled[best])))
+        counts = self.counts()
+        best = int(_dice_bounds(counts)[0].argmax())
+        (edge,) = scores_of_patterns(counts.lowest[best : best + 1])
         return float(np.nextafter(edge, np.float32(-math.inf)))
 
+    def _filled(self) -> Array:
+        """Bins that are not empty, by descending score."""
+        return np.flatnonzero(self._bins.positives + self._bins.negatives)[::-1]
 
-def _worst_precision_sums(p: Array, before: Array, false: Array) -> Array:
-    """The sum of precision over a bin's positives, if they come after all of its negatives.
+    def _counts_of(self, bins: Array) -> Counts:
+        lowest = self._lowest_pattern(bins)
+        return Counts(*self._bins.at(bins), np.zeros(len(bins), bool), lowest)
 
-    Of (before + j) / (before + j + false) for j in 1..p, in closed form.
-    """
+    def _lowest_pattern(self, bins: Array) -> Array:
+        return (bins.astype(np.int64) - (1 << (self.bits - 1))) << (32 - self.bits)
+
+
+class _BinCounts:
+    """Positives, negatives and shares of numbered bins."""
+
+    def __init__(self, size: int) -> None:
+        self.positives, self.negatives = np.zeros((2, size), np.int64)
+        self.share = np.zeros(size)
+
+    def add(self, bins: Array, truth: Array, share: Array) -> None:
+        """bins: (P,) of each pixel      truth: (P,) bool      share: (Q,)"""
+        abnormal, size = bins[truth], len(self.positives)
+        self.positives += np.bincount(abnormal, minlength=size)
+        self.negatives += np.bincount(bins[~truth], minlength=size)
+        self.share += np.bincount(abnormal, share, minlength=size)
+
+    def at(self, bins: Array) -> tuple[Array, Array, Array]:
+        return self.positives[bins], self.negatives[bins], self.share[bins]
+
+
+def _outranked_bounds(counts: Counts) -> tuple[Array, Array]:
+    """How many negatives the positives of each row outrank, at least and at most."""
+    p, n = (values.astype(np.float64) for values in counts[:2])
+    false = n.cumsum()
+    low, high = p * (false[-1] - false), p * (false[-1] - false + n)
+    middle = (low + high) / 2  # ties count half
+    return np.where(counts.equal, middle, low), np.where(counts.equal, middle, high)
+
+
+def _precision_bounds(counts: Counts) -> tuple[Array, Array]:
+    """The sum of precision over the positives of each row: with the negatives of its bin all above
+    them, and with all below them and the positives tied."""
     from scipy.special import digamma
 
-    missed = false * (digamma(before + p + false + 1) - digamma(before + false + 1))
-    return np.where(p > 0, p - missed, 0)
+    p, n = (values.astype(np.float64) for values in counts[:2])
+    true, false = p.cumsum(), n.cumsum()
+    before, clear = true - p, false - n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # of (before + j) / (before + j + false) for j in 1..p, in closed form
+        missed = false * (digamma(before + p + false + 1) - digamma(before + false + 1))
+        worst = np.where(p > 0, p - missed, 0)
+        best = np.where(p > 0, p * true / (true + clear), 0)
+        tied = np.where(p > 0, p * true / (true + false), 0)
+    return np.where(counts.equal, tied, worst), np.where(counts.equal, tied, best)
 
 
-def _bounds_of(low: Array, high: Array, total: Any) -> tuple[float, float]:
-    return float(low.sum() / total), float(high.sum() / total)
+def _area_bounds(counts: Counts, limit: float) -> tuple[Array, Array]:
+    """The area that each row adds under per-region overlap over false-positive rates to a limit."""
+    n = counts.negatives.astype(np.float64)
+    false = n.cumsum()
+    rate, clear = false / false[-1], (false - n) / false[-1]
+    low, high = (np.clip(limit - at, 0, None) for at in (rate, clear))
+    tied = area_gain(clear, rate, limit)
+    return (
+        counts.share * np.where(counts.equal, tied, low),
+        counts.share * np.where(counts.equal, tied, high),
+    )
+
+
+def _dice_bounds(counts: Counts) -> tuple[Array, Array]:
+    """Dice with a threshold below each row, and the most that one within it can have."""
+    p, n = (values.astype(np.float64) for values in counts[:2])
+    true, false = p.cumsum(), n.cumsum()
+    low = 2 * true / (true + false + true[-1])
+    high = 2 * true / (true + false - n + true[-1])
+    return low, np.where(counts.equal, low, high)
