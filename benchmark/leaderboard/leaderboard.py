@@ -66,7 +66,8 @@ class Leaderboard:
 
         frame = pandas.DataFrame(self.rows())
         integers = [name for name in INTEGER_COLUMNS if name in frame]
-        return frame.astype(dict.fromkeys(integers, "Int64"))  # which has missing values
+        frame = frame.astype(dict.fromkeys(integers, "Int64"))  # which has missing values
+        return frame.copy()  # in one piece: pandas warns of a new column in one of many pieces
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per record, best first, by name of the column: the leaderboard and its data, the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pandas
 
@@ -31,6 +32,14 @@ def test_a_frame_keeps_integers_though_some_are_missing() -> None:
     assert frame["pixel_ap"].dtype == float and math.isnan(frame["pixel_ap"].iloc[3])
     (board,) = build_leaderboards([missing("A")])
     assert isinstance(board.to_frame(), pandas.DataFrame) and len(board.to_frame()) == 1
+
+
+def test_a_new_column_in_a_frame_is_no_cause_for_a_warning() -> None:
+    frame = build_leaderboards(some())[0].to_frame()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pandas warns of frames in many pieces
+        frame["gain"] = frame["pixel_ap"] - 0.1
+    assert frame["gain"].iloc[0] == frame["pixel_ap"].iloc[0] - 0.1
 
 
 def test_html_for_a_notebook_has_no_markup_of_a_record() -> None:
