@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,3 +220,56 @@ def split_name(value: str) -> str:
     ('val', '')
     """
     return "held_out" if value.strip().lower() in CALIBRATION_NAMES else pool_of(value)
+
+
+def table_mismatches(tables: Sequence[SampleTable]) -> list[str]:
+    """Return a problem for each difference between a file and the first in shape and roles.
+
+    tables: of all files
+
+    >>> a = SampleTable("a.h5", 1, (8,), frozenset(), [False], None, None)
+    >>> b = SampleTable("b.h5", 1, (9,), frozenset(), [False], None, None)
+    >>> table_mismatches([a, b])
+    ['b.h5 has samples of (1, 9), a.h5 of (1, 8)']
+    """
+    first = tables[0]
+    problems = []
+    for other in tables[1:]:
+        if (other.channels, other.shape) != (first.channels, first.shape):
+            extents, first_extents = ((t.channels, *t.shape) for t in (other, first))
+            problems.append(
+                f"{other.name} has samples of {extents}, {first.name} of {first_extents}"
+            )
+        for role in ("mask", "group", "split"):
+            if (role in other.roles) != (role in first.roles):
+                has, lacks = (other, first) if role in other.roles else (first, other)
+                problems.append(f"{has.name} has {role!r}, {lacks.name} has not")
+    return problems
+
+
+def split_problems(tables: Sequence[SampleTable]) -> list[str]:
+    """Return a problem for each group in several splits, and each abnormal calibration sample.
+
+    tables: of all files
+
+    >>> table = SampleTable("a.h5", 1, (8,), frozenset(), [True], None, ["held_out"])
+    >>> split_problems([table])
+    ['a/000000 is abnormal, and its split is held_out: move it to val or test']
+    """
+    splits_of_group: dict[str, Counter[str]] = defaultdict(Counter)
+    problems = []
+    for t in tables:
+        rows = zip(t.keys(), t.group_names(), t.labels, t.splits or (), strict=True)
+        for key, group, label, split in rows:
+            splits_of_group[group][split] += 1
+            if label and split == "held_out":
+                problems.append(
+                    f"{key} is abnormal, and its split is held_out: move it to val or test"
+                )
+    for group, split_counts in splits_of_group.items():
+        if len(split_counts) > 1:
+            location = " and ".join(
+                f"{split} ({count})" for split, count in sorted(split_counts.items())
+            )
+            problems.append(f"group {group} is in {location}: a patient belongs to one split")
+    return problems
