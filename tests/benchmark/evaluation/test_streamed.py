@@ -143,7 +143,24 @@ def test_beyond_the_budget_bins_are_the_same() -> None:
     assert record["pixel_error"] == pytest.approx(usual["pixel_error"]) and record["pixel_error"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck.__members__.values()])
+def test_maps_of_a_few_values_are_judged_exactly_beyond_the_budget() -> None:
+    """A bin of the first pass holds several of them; a second one counts them one by one."""
+    narrow = tuple(
+        replace(each, map=(1 + 1e-4 * np.round(each.map)).astype(np.float32))
+        for each in splits_of(2, (12, 11), 2)
+    )
+    usual, _ = evaluate(*narrow, [100, 250], 100, Protocol())
+    for splits in (narrow, streamed(*narrow)):
+        record, _ = evaluate(*splits, [100, 250], 100, Protocol(budget=100))
+        assert record["pixel_error"] == 0
+        for name in ("pixel_auroc", "pixel_ap", "pixel_aupro30", "pixel_dice_oracle"):
+            value, expected = (each["metrics"][name]["value"] for each in (record, usual))
+            assert value == pytest.approx(expected, abs=1e-9), name
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     seed=st.integers(0, 10**6),
     size=st.integers(2, 5000),
