@@ -20,8 +20,9 @@ import numpy as np
 from .metrics.connected_components import Array, label_components
 from .metrics.external_ranking import DealtPixels, ExternalRanking
 from .metrics.order_statistics import DistinctScores, streamed_order_statistics
-from .metrics.pixel_scores import PixelScores, evenly_spread
+from .metrics.pixel_scores import PixelScores, evenly_spread, histogram_of
 from .metrics.scratch import scratch_file
+from .metrics.streaming_histogram import StreamingHistogram
 from .packed_masks import FullMasks, consecutive_runs
 
 BLOCK_PIXELS = 2**21
@@ -121,6 +122,7 @@ class StreamedPixels:
         self.counts, self._folder = counts, folder
         self._sorted = budget is None or int(counts.sum()) <= budget
         self._dealt: DealtPixels | None = None
+        self._counted: StreamingHistogram | None = None
 
     def take(self, samples: Sequence[int]) -> PixelScores:
         """Some samples, in this order; components have numbers of their own."""
@@ -147,16 +149,19 @@ class StreamedPixels:
     def sample_scores(self, sample_score: Callable[[Array], float], *, rank: bool = False) -> Array:
         """The score of each sample from its pixels (P,), (N,) float64.
 
-        rank: whether the ranking of all pixels is going to be asked for: it is then prepared from
-            the same blocks, for reading them takes as long
+        rank: whether the ranking of all pixels is going to be asked for, or beyond the budget their
+            histogram: it is then prepared from the same blocks, for reading them takes as long
         """
-        dealt = DealtPixels(self._folder) if rank and self._sorted else None
+        prepared: DealtPixels | StreamingHistogram | None = None
+        if rank:
+            prepared = DealtPixels(self._folder) if self._sorted else StreamingHistogram()
         scores = list[float]()
         for block in self.blocks():
             scores += map(sample_score, np.split(block.score, np.cumsum(block.counts)[:-1]))
-            if dealt is not None:
-                dealt.add(block.score, block.truth, block.component_share)
-        self._dealt = dealt
+            if prepared is not None:
+                prepared.add(block.score, block.truth, block.component_share)
+        self._dealt = prepared if isinstance(prepared, DealtPixels) else None
+        self._counted = prepared if isinstance(prepared, StreamingHistogram) else None
         return np.array(scores, np.float64)
 
     def ranking(self, selected: Array | None = None) -> ExternalRanking | None:
@@ -179,6 +184,11 @@ class StreamedPixels:
                 )
 
         return ExternalRanking.from_blocks(blocks(), self._folder)
+
+    def histogram(self) -> StreamingHistogram:
+        """All pixels counted by bins of their scores."""
+        counted, self._counted = self._counted, None
+        return histogram_of(self) if counted is None else counted
 
     def _selected_blocks(self, selected: Array | None) -> Iterator[PixelScores]:
         for first, last in self.sample_blocks():

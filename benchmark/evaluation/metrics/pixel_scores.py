@@ -17,6 +17,7 @@ import numpy as np
 
 from .connected_components import Array, component_sizes, label_components
 from .ranking_curves import Ranking, RankingMetrics
+from .streaming_histogram import StreamingHistogram
 
 MANY_RANKS = 16
 """Ranks from which on sorting all scores is faster than partitioning by them."""
@@ -44,6 +45,10 @@ class Pixels(Protocol):
         lack abnormal or normal pixels."""
         ...
 
+    def histogram(self) -> StreamingHistogram:
+        """All pixels counted by bins of their scores."""
+        ...
+
     def order_statistics(
         self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None
     ) -> Array:
@@ -55,6 +60,21 @@ class Pixels(Protocol):
         """The distinct scores of abnormal pixels, ascending; of more than `most` so many, evenly
         spread by their places."""
         ...
+
+
+def histogram_of(pixels: Pixels) -> StreamingHistogram:
+    """Count pixels by bins of their scores, block by block.
+
+    >>> import numpy as np
+    >>> from adbench.benchmark.evaluation.metrics.pixel_scores import PixelScores, histogram_of
+    >>> maps, masks = np.array([[0.1, 0.6, 0.5, 0.9]]), np.array([[0, 0, 1, 1]], bool)
+    >>> histogram_of(PixelScores.from_maps(maps, masks)).metrics()["auroc"]
+    0.75
+    """
+    histogram = StreamingHistogram()
+    for block in pixels.blocks():
+        histogram.add(block.score, block.truth, block.component_share)
+    return histogram
 
 
 def evenly_spread(size: int, most: int) -> Array:
@@ -126,6 +146,10 @@ class PixelScores:
             return Ranking.from_scores(self.score, self.truth, self.component_share)
         rows = np.repeat(selected, self.counts)
         return Ranking.from_scores(self.score[rows], self.truth[rows])
+
+    def histogram(self) -> StreamingHistogram:
+        """All pixels counted by bins of their scores."""
+        return histogram_of(self)
 
     def order_statistics(
         self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None
@@ -221,6 +245,10 @@ class SelectedPixels:
     def ranking(self, selected: Array | None = None) -> RankingMetrics | None:
         """The ranking of the pixels of all selected samples, or of some of these."""
         return self._pixels.ranking(self._among(selected))
+
+    def histogram(self) -> StreamingHistogram:
+        """The pixels of all selected samples, counted by bins of their scores."""
+        return histogram_of(self)
 
     def order_statistics(
         self, ranks: Array, *, truth: bool | None = None, samples: Array | None = None

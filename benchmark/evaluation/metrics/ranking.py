@@ -116,7 +116,10 @@ def pixel_score_metrics(pixels: Pixels, budget: int | None = None) -> MetricValu
         from .streaming_histogram import histogram_metrics
 
         return histogram_metrics(
-            lambda: ((block.score, block.truth, block.component_share) for block in pixels.blocks())
+            pixels.histogram(),
+            lambda: (
+                (block.score, block.truth, block.component_share) for block in pixels.blocks()
+            ),
         )
     ranking = pixels.ranking()
     if ranking is None:

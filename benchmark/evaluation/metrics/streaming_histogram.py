@@ -53,25 +53,25 @@ class CoarseBinsError(ValueError):
 
 
 def histogram_metrics(
-    blocks: Callable[[], Iterable[Block]], bits: int = BIN_BITS
+    histogram: StreamingHistogram, blocks: Callable[[], Iterable[Block]]
 ) -> dict[str, float | None]:
-    """Return `StreamingHistogram.metrics` of pixels, counted once, or twice where bins are coarse.
+    """Return `StreamingHistogram.metrics`, after a second pass where bins are too coarse.
 
-    blocks: gives all pixels, block by block, the same ones at each call
-    bits: as of `StreamingHistogram`
+    histogram: of all pixels
+    blocks: gives all of them once more, block by block
 
     Raises CoarseBinsError where the second pass leaves an error of more than `TOLERANCE`.
 
     >>> import numpy as np
-    >>> from adbench.benchmark.evaluation.metrics.streaming_histogram import histogram_metrics
+    >>> from adbench.benchmark.evaluation.metrics.streaming_histogram import (
+    ...     StreamingHistogram, histogram_metrics)
     >>> block = np.array([1.0, 1.0001, 1.0002]), np.array([False, True, True]), np.ones(2)
-    >>> metrics = histogram_metrics(lambda: [block], bits=12)
+    >>> histogram = StreamingHistogram(bits=12)
+    >>> histogram.add(*block)
+    >>> metrics = histogram_metrics(histogram, lambda: [block])
     >>> metrics["auroc"], metrics["error"]
     (1.0, 0.0)
     """
-    histogram = StreamingHistogram(bits)
-    for block in blocks():
-        histogram.add(*block)
     with suppress(CoarseBinsError):
         return histogram.metrics()
     histogram.split_coarse_bins()
@@ -260,10 +260,16 @@ class _BinCounts:
 
     def add(self, bins: Array, truth: Array, share: Array) -> None:
         """bins: (P,) of each pixel      truth: (P,) bool      share: (Q,)"""
-        abnormal, size = bins[truth], len(self.positives)
-        self.positives += np.bincount(abnormal, minlength=size)
-        self.negatives += np.bincount(bins[~truth], minlength=size)
-        self.share += np.bincount(abnormal, share, minlength=size)
+        if not bins.size:
+            return
+        first = int(bins.min())  # a count of all bins takes longer than one of so many pixels
+        bins = bins - first
+        abnormal, counts = bins[truth], np.bincount(bins)
+        positives = np.bincount(abnormal, minlength=counts.size)
+        part = slice(first, first + counts.size)
+        self.positives[part] += positives
+        self.negatives[part] += counts - positives
+        self.share[part] += np.bincount(abnormal, share, minlength=counts.size)
 
     def at(self, bins: Array) -> tuple[Array, Array, Array]:
         return self.positives[bins], self.negatives[bins], self.share[bins]

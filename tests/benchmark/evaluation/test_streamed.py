@@ -114,13 +114,15 @@ class CountedMaps:
         return self._maps[index]
 
 
-@pytest.mark.parametrize("protocol", [Protocol("val-dice"), Protocol(post=("median3",))])
+@pytest.mark.parametrize(
+    "protocol", [Protocol("val-dice"), Protocol(post=("median3",)), Protocol(budget=100)]
+)
 def test_maps_are_read_once_for_the_sweep_and_once_for_an_operating_point(
     protocol: Protocol,
 ) -> None:
     splits = [
         replace(split, map=CountedMaps(np.repeat(split.map, 3, 0)))
-        for split in streamed(*splits_of(4, (12, 11), 2))
+        for split in streamed(*splits_of(4, (12, 11), 6))
     ]
     record, _ = evaluate(splits[0], splits[1], splits[2], [*range(6)], 2, protocol)
     points = {record["level"][name] for name in ("chosen", "published", "oracle")}
@@ -145,10 +147,11 @@ def test_beyond_the_budget_bins_are_the_same() -> None:
 
 def test_maps_of_a_few_values_are_judged_exactly_beyond_the_budget() -> None:
     """A bin of the first pass holds several of them; a second one counts them one by one."""
-    narrow = tuple(
+    calibration, val, test = (
         replace(each, map=(1 + 1e-4 * np.round(each.map)).astype(np.float32))
         for each in splits_of(2, (12, 11), 2)
     )
+    narrow = calibration, val, test
     usual, _ = evaluate(*narrow, [100, 250], 100, Protocol())
     for splits in (narrow, streamed(*narrow)):
         record, _ = evaluate(*splits, [100, 250], 100, Protocol(budget=100))

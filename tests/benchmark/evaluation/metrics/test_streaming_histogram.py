@@ -90,8 +90,8 @@ def test_a_second_pass_counts_coarse_bins_score_by_score(transform, chunk, monke
         passes.append(1)
         yield block
 
-    binned = histogram_metrics(blocks, 14)
-    assert len(passes) == 2 and binned["error"] == 0
+    binned = histogram_metrics(filled(result, 14), blocks)
+    assert len(passes) == 1 and binned["error"] == 0
     for name in EXACT:
         assert binned[name] == pytest.approx(exact[name], abs=1e-9), name
 
@@ -123,7 +123,7 @@ def test_too_many_coarse_bins_are_refused_after_the_second_pass(monkeypatch):
     result = places(0, lambda x: 1 - np.exp(-8 * np.abs(x)))
     block = result.score, result.truth, result.component_share
     with pytest.raises(CoarseBinsError, match="raise the protocol's budget"):
-        histogram_metrics(lambda: [block], 14)
+        histogram_metrics(filled(result, 14), lambda: [block])
 
 
 def test_chunks_and_order_do_not_matter(monkeypatch):
