@@ -47,7 +47,7 @@ boards: env # results/boards; interrupted, it goes on. Photographs come with sci
 speed: env # results/speed.md: of this machine. Interrupted, growth goes on; all of it takes an hour on two cores
 	$(BIN)/adbench speed --methods anoddpm,pddpm,patchcore --dataset phantom --profile tiny --against loop
 	$(BIN)/adbench speed --metrics 100
-	$(BIN)/adbench speed --growth images=100,300,1000 --growth records=10,100,1000 --growth artifacts=1000,10000,100000
+	$(BIN)/adbench speed --growth images=1000,3000,30000 --growth records=10,100,1000 --growth artifacts=1000,10000,100000
 
 picture: env # docs/packages.svg, of docs/architecture.md
 	$(BIN)/python docs/draw_packages.py
