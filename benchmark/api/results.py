@@ -96,8 +96,7 @@ class Results:
         """Every record of every leaderboard, one row each, with all metrics and their intervals."""
         import pandas
 
-        frames = [board.to_frame() for board in self.leaderboards()]
-        return pandas.concat(frames, ignore_index=True).copy()  # in one piece
+        return pandas.concat([board.to_frame() for board in self.leaderboards()], ignore_index=True)
 
     def _repr_html_(self) -> str:
         """Every leaderboard, for a notebook."""

@@ -25,7 +25,6 @@ class GroundTruth(ABC):
     label: (N,) bool
     roi: (N, *S) bool, the pixels that count, an array or read as [i:j]; None without maps, masks
         and regions
-    counts: (N,) int, how many there are in each sample; None likewise
 
     >>> import numpy as np
     >>> from adbench.benchmark.evaluation.build_ground_truth import build_ground_truth
@@ -42,7 +41,6 @@ class GroundTruth(ABC):
     """
 
     roi: Any
-    counts: Array | None
 
     def __init__(self, predictions: Predictions, protocol: Protocol) -> None:
         self.predictions, self.protocol = predictions, protocol

@@ -50,7 +50,6 @@ class InMemoryGroundTruth(GroundTruth):
         super().__init__(predictions, protocol)
         self.roi = self._region_of_interest()
         self.pixels = None if self.roi is None else self._pixels(self.roi)
-        self.counts = None if self.pixels is None else self.pixels.counts
 
     @property
     def prevalence(self) -> float | None:

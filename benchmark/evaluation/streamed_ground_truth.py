@@ -44,15 +44,14 @@ class StreamedGroundTruth(GroundTruth):
     def __init__(self, predictions: Predictions, protocol: Protocol) -> None:
         super().__init__(predictions, protocol)
         self.roi = self._region_of_interest()
-        self._sample_pixels, self._abnormal = self._count_pixels()
-        self.counts = self._sample_pixels
+        self._counts, self._abnormal = self._count_pixels()
         self._latest: LevelPredictions | None = None
 
     @property
     def prevalence(self) -> float | None:
-        if self.predictions.mask is None or not self._sample_pixels.sum():
+        if self.predictions.mask is None or not self._counts.sum():
             return None
-        return self._abnormal / int(self._sample_pixels.sum())
+        return self._abnormal / int(self._counts.sum())
 
     def at_level(self, index: int) -> LevelPredictions:
         """As `GroundTruth.at_level`; the maps are copied into a temporary file, to be read again
@@ -102,7 +101,7 @@ class StreamedGroundTruth(GroundTruth):
             self._map_reader(index, read_once=read_once),
             self.roi,
             split.mask,
-            self._sample_pixels,
+            self._counts,
             budget=self.protocol.budget,
             folder=split.scratch,
         )

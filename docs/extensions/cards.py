@@ -23,7 +23,7 @@ import adbench
 from adbench.benchmark.leaderboard.leaderboard import Leaderboard
 from adbench.benchmark.leaderboard.metric_names import METRIC_NAMES
 from adbench.benchmark.leaderboard.reproduction import read_published
-from adbench.benchmark.leaderboard.seed_groups import SeedGroup, ranked_methods
+from adbench.benchmark.leaderboard.seed_groups import SeedGroup
 from adbench.benchmark.leaderboard.text import interval_text, number_text
 from adbench.benchmark.registry.registry import Entry, Registry
 
@@ -125,7 +125,8 @@ def _on_boards(name: str) -> str:
     """Value, interval and rank of a method on every leaderboard that it is on."""
     rows = []
     for link, leaderboard in _leaderboards():
-        ranked = ranked_methods(leaderboard.done, leaderboard.metric)
+        metric = leaderboard.metric
+        ranked = [method for method in leaderboard.methods if method.value(metric) is not None]
         for rank, method in enumerate(ranked, 1):
             if method.entries[0].record["method"]["name"] == name:
                 rows.append((link, *_board_row(method, leaderboard), f"{rank} of {len(ranked)}"))

@@ -26,6 +26,7 @@ import numpy as np
 from .connected_components import Array
 from .pixel_scores import Pixels, PixelScores
 from .ranking_curves import Ranking
+from .streaming_histogram import histogram_metrics
 
 MetricValues = dict[str, float | None]
 """Metrics by name; None where one is undefined."""
@@ -113,8 +114,6 @@ def pixel_score_metrics(pixels: Pixels, budget: int | None = None) -> MetricValu
     (0.75, 0.8, 0.0)
     """
     if budget is not None and int(pixels.counts.sum()) > budget:
-        from .streaming_histogram import histogram_metrics
-
         return histogram_metrics(
             pixels.histogram(),
             lambda: (

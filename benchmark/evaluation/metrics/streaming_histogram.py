@@ -139,7 +139,7 @@ class StreamingHistogram:
         """Choose the bins that make metrics most uncertain; `add_to_split_bins` then wants all
         pixels once more, in any order."""
         filled = self._filled()
-        width = self._widths(self._counts_of(filled))
+        width = _widths(self._counts_of(filled))
         widest = np.argsort(-width, kind="stable")[: SPLIT_SCORES >> (32 - self.bits)]
         self._split = np.sort(filled[widest[width[widest] > 0]])
         self._split_bins = _BinCounts(len(self._split) << (32 - self.bits))
@@ -166,6 +166,8 @@ class StreamingHistogram:
 
     def counts(self) -> Counts:
         """The counts of all bins that are not empty, of split ones score by score."""
+        if not len(self._split):
+            return self._counts_of(self._filled())
         whole = self._counts_of(np.setdiff1d(self._filled(), self._split))
         low = 32 - self.bits
         place = np.flatnonzero(self._split_bins.positives + self._split_bins.negatives)
@@ -187,7 +189,8 @@ class StreamingHistogram:
         names = ("auroc", "ap", "aupro30", "aupro05", "dice", "iou", "threshold")
         if not self._bins.positives.any() or not self._bins.negatives.any():
             return dict.fromkeys(names) | {"error": 0.0}
-        bounds = self.bounds()
+        counts = self.counts()
+        bounds = _bounds(counts)
         error = max((high - low) / 2 for low, high in bounds.values())
         if error > tolerance:
             raise CoarseBinsError(
@@ -196,48 +199,13 @@ class StreamingHistogram:
             )
         middle = {name: (low + high) / 2 for name, (low, high) in bounds.items()}
         return {name: middle.get(name) for name in names} | {
-            "threshold": self._threshold(),
+            "threshold": _threshold(counts),
             "error": error,
         }
 
     def bounds(self) -> dict[str, tuple[float, float]]:
         """The lowest and the highest value that each metric can have, given the counts."""
-        counts = self.counts()
-        p, n, w = (values.astype(np.float64) for values in counts[:3])
-        true, false = p.cumsum(), n.cumsum()
-        positives, negatives = true[-1], false[-1]
-        lowest_dice, highest_dice = _dice_bounds(counts)
-        dice = float(lowest_dice.max()), float(highest_dice[p > 0].max())
-        bounds = {
-            name: (float(low.sum() / total), float(high.sum() / total))
-            for name, total, (low, high) in (
-                ("auroc", positives * negatives, _outranked_bounds(counts)),
-                ("ap", positives, _precision_bounds(counts)),
-                ("aupro30", w.sum() * 0.30, _area_bounds(counts, 0.30)),
-                ("aupro05", w.sum() * 0.05, _area_bounds(counts, 0.05)),
-            )
-        }
-        return bounds | {"dice": dice, "iou": (dice[0] / (2 - dice[0]), dice[1] / (2 - dice[1]))}
-
-    def _widths(self, counts: Counts) -> Array:
-        """How much each bin adds to the uncertainty of all metrics, (K,)."""
-        p, n, w = (values.astype(np.float64) for values in counts[:3])
-        lowest_dice, highest_dice = _dice_bounds(counts)
-        width = np.clip(highest_dice - lowest_dice.max(), 0, None)
-        for total, (low, high) in (
-            (p.sum() * n.sum(), _outranked_bounds(counts)),
-            (p.sum(), _precision_bounds(counts)),
-            (w.sum() * 0.30, _area_bounds(counts, 0.30)),
-            (w.sum() * 0.05, _area_bounds(counts, 0.05)),
-        ):
-            width = width + (high - low) / total
-        return np.where((p > 0) & (n > 0), width, 0)
-
-    def _threshold(self) -> float:
-        counts = self.counts()
-        best = int(_dice_bounds(counts)[0].argmax())
-        (edge,) = scores_of_patterns(counts.lowest[best : best + 1])
-        return float(np.nextafter(edge, np.float32(-math.inf)))
+        return _bounds(self.counts())
 
     def _filled(self) -> Array:
         """Bins that are not empty, by descending score."""
@@ -273,6 +241,43 @@ class _BinCounts:
 
     def at(self, bins: Array) -> tuple[Array, Array, Array]:
         return self.positives[bins], self.negatives[bins], self.share[bins]
+
+
+def _bounds(counts: Counts) -> dict[str, tuple[float, float]]:
+    lowest_dice, highest_dice = _dice_bounds(counts)
+    dice = float(lowest_dice.max()), float(highest_dice[counts.positives > 0].max())
+    sums = {
+        name: (float(low.sum() / total), float(high.sum() / total))
+        for name, (total, low, high) in _parts_of_sums(counts).items()
+    }
+    return sums | {"dice": dice, "iou": (dice[0] / (2 - dice[0]), dice[1] / (2 - dice[1]))}
+
+
+def _widths(counts: Counts) -> Array:
+    """How much each row adds to the uncertainty of all metrics, (K,)."""
+    lowest_dice, highest_dice = _dice_bounds(counts)
+    width = np.clip(highest_dice - lowest_dice.max(), 0, None)
+    for total, low, high in _parts_of_sums(counts).values():
+        width = width + (high - low) / total
+    return np.where((counts.positives > 0) & (counts.negatives > 0), width, 0)
+
+
+def _threshold(counts: Counts) -> float:
+    best = int(_dice_bounds(counts)[0].argmax())
+    (edge,) = scores_of_patterns(counts.lowest[best : best + 1])
+    return float(np.nextafter(edge, np.float32(-math.inf)))
+
+
+def _parts_of_sums(counts: Counts) -> dict[str, tuple[float, Array, Array]]:
+    """Of each metric that is a sum over rows: what it is divided by, and the lowest and the highest
+    part (K,) of each row."""
+    positives, negatives, share = (float(values.sum()) for values in counts[:3])
+    return {
+        "auroc": (positives * negatives, *_outranked_bounds(counts)),
+        "ap": (positives, *_precision_bounds(counts)),
+        "aupro30": (share * 0.30, *_area_bounds(counts, 0.30)),
+        "aupro05": (share * 0.05, *_area_bounds(counts, 0.05)),
+    }
 
 
 def _outranked_bounds(counts: Counts) -> tuple[Array, Array]:
